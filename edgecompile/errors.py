@@ -1,0 +1,300 @@
+"""Every error that a user can see: one class a case, each with its own code and exit status.
+
+The shape is always the same: what happened, where, what is known or expected, what to do::
+
+    error[unknown-target]: there is no target 'android-arm46'
+      known: android-arm64, android-x86-64, ios-arm64, linux-arm64, ...
+      hint:  did you mean 'android-arm64'? `edgecompile targets` lists all.
+
+Exit status: 0 ok, 2 usage or configuration, 3 model not supported, 4 a gate failed, 5 a tool is
+missing, 6 runner or device failed, 70 a bug of ours, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Return the closest known name, or None if nothing is close."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+class EdgecompileError(Exception):
+    """The base: a message, and labelled lines below it (`where`, `known`, `expected`, `found`, `hint`)."""
+
+    code: ClassVar[str]
+    exit_status: ClassVar[int] = 2
+
+    def __init__(self, message: str, **lines: str | None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.lines: dict[str, str] = {label: text for label, text in lines.items() if text}
+
+    def render(self) -> str:
+        """Return the text that the command line prints on stderr."""
+        width = max((len(label) for label in self.lines), default=0) + 1
+        rows = [f"error[{self.code}]: {self.message}"]
+        for label, text in self.lines.items():
+            first, *rest = text.splitlines()
+            rows.append(f"  {label + ':':<{width}} {first}")
+            rows.extend(f"  {'':<{width}} {line}" for line in rest)
+        return "\n".join(rows)
+
+
+class ConfigurationErrors(EdgecompileError):
+    """Several configuration errors, shown together before any work."""
+
+    code = "configuration"
+
+    def __init__(self, errors: Sequence[EdgecompileError]) -> None:
+        super().__init__(f"{len(errors)} configuration errors")
+        self.errors = tuple(errors)
+
+    def render(self) -> str:
+        """Return the rendered errors, one after another."""
+        return "\n".join(error.render() for error in self.errors)
+
+
+# --- usage and configuration: exit status 2 -------------------------------------------------------
+
+
+class UsageError(EdgecompileError):
+    """The command line does not parse (an unknown option, a missing argument)."""
+
+    code = "usage"
+
+
+class UnknownNameError(EdgecompileError):
+    """A name that is not in a catalogue; subclasses say which catalogue."""
+
+    kind: ClassVar[str]
+    listing: ClassVar[str]
+
+    def __init__(self, name: str, known: Sequence[str], where: str | None = None) -> None:
+        guess = did_you_mean(name, known)
+        hint = f"did you mean {guess!r}? {self.listing}" if guess else self.listing
+        super().__init__(
+            f"there is no {self.kind} {name!r}", where=where, known=", ".join(sorted(known)), hint=hint
+        )
+
+
+class UnknownTargetError(UnknownNameError):
+    """`--target` names no TOML file in targets/."""
+
+    code = "unknown-target"
+    kind = "target"
+    listing = "`edgecompile targets` lists all."
+
+
+class UnknownFormatError(UnknownNameError):
+    """`--format` names a format that the target does not emit."""
+
+    code = "unknown-format"
+    kind = "format"
+    listing = "`edgecompile targets NAME` lists a target's formats."
+
+
+class UnknownPassError(UnknownNameError):
+    """A target names a pass that has no file in passes/."""
+
+    code = "unknown-pass"
+    kind = "pass"
+    listing = "`edgecompile passes` lists all."
+
+
+class InvalidTargetError(EdgecompileError):
+    """A target's TOML file does not follow the schema."""
+
+    code = "invalid-target"
+
+
+class InvalidConfigError(EdgecompileError):
+    """The file of `--config` does not follow the schema."""
+
+    code = "invalid-config"
+
+
+class InvalidModelSpecError(EdgecompileError):
+    """MODEL is none of file.py:function, package.module:function, file.pt2."""
+
+    code = "invalid-model-spec"
+
+
+class ModelNotFoundError(EdgecompileError):
+    """The file, module or function that MODEL names does not exist."""
+
+    code = "model-not-found"
+
+
+class ModelFunctionFailedError(EdgecompileError):
+    """The user's model function, or importing its file, raised."""
+
+    code = "model-function-failed"
+
+
+class NotAModuleError(EdgecompileError):
+    """The model function returned something other than an nn.Module (and example inputs)."""
+
+    code = "not-a-module"
+
+
+class MissingExampleInputsError(EdgecompileError):
+    """Neither the model function nor the calibration data gives example inputs."""
+
+    code = "missing-example-inputs"
+
+
+class ModelInputsMismatchError(EdgecompileError):
+    """The model does not accept the inputs that were given."""
+
+    code = "model-inputs-mismatch"
+
+
+class UnreadableModelFileError(EdgecompileError):
+    """A .pt2 file that is damaged, or was written by something else."""
+
+    code = "unreadable-model-file"
+
+
+class CalibrationRequiredError(EdgecompileError):
+    """INT8 was asked for without calibration data."""
+
+    code = "calibration-required"
+
+
+class UnreadableDataError(EdgecompileError):
+    """Calibration or evaluation data that cannot be found or read."""
+
+    code = "unreadable-data"
+
+
+class EmptyDataError(EdgecompileError):
+    """Calibration or evaluation data that holds no sample."""
+
+    code = "empty-data"
+
+
+class DataMismatchError(EdgecompileError):
+    """A sample whose names, shape or dtype are not those of the model's inputs."""
+
+    code = "data-mismatch"
+
+
+class NotFiniteDataError(EdgecompileError):
+    """A sample that holds NaN or infinity."""
+
+    code = "data-not-finite"
+
+
+class OutputNotWritableError(EdgecompileError):
+    """The output folder cannot be written."""
+
+    code = "output-not-writable"
+
+
+class DiskFullError(EdgecompileError):
+    """The disk filled up while a bundle was written."""
+
+    code = "disk-full"
+
+
+class NotABundleError(EdgecompileError):
+    """A path that is neither a bundle nor an artifact."""
+
+    code = "not-a-bundle"
+
+
+class InvalidManifestError(EdgecompileError):
+    """A manifest.json that is truncated, altered or of another schema version."""
+
+    code = "invalid-manifest"
+
+
+class AlteredFileError(EdgecompileError):
+    """A bundle's file that is missing, or whose SHA-256 is not the manifest's."""
+
+    code = "altered-file"
+
+
+class UnreadableArtifactError(EdgecompileError):
+    """An artifact that its format's reader rejects."""
+
+    code = "unreadable-artifact"
+
+
+# --- the model is not supported: exit status 3 ----------------------------------------------------
+
+
+class CaptureFailedError(EdgecompileError):
+    """torch.export cannot capture the model."""
+
+    code = "capture-failed"
+    exit_status = 3
+
+
+class LoweringFailedError(EdgecompileError):
+    """An emitter or its library cannot lower an operator of the program."""
+
+    code = "lowering-failed"
+    exit_status = 3
+
+
+# --- a gate failed: exit status 4 -----------------------------------------------------------------
+
+
+class ValidationFailedError(EdgecompileError):
+    """An artifact misses a threshold that its target states."""
+
+    code = "validation-failed"
+    exit_status = 4
+
+
+# --- a tool is missing: exit status 5 -------------------------------------------------------------
+
+
+class ToolMissingError(EdgecompileError):
+    """A program or Python package that this job needs is not installed."""
+
+    code = "tool-missing"
+    exit_status = 5
+
+
+# --- the runner or device failed: exit status 6 ---------------------------------------------------
+
+
+class EngineFailedError(EdgecompileError):
+    """An engine could not load or run an artifact."""
+
+    code = "engine-failed"
+    exit_status = 6
+
+
+# --- a bug of ours: exit status 70 ----------------------------------------------------------------
+
+
+class PassBrokeProgramError(EdgecompileError):
+    """A pass left an invalid graph, or changed the program's signature."""
+
+    code = "pass-broke-program"
+    exit_status = 70
+
+
+class InternalError(EdgecompileError):
+    """Anything that no other class foresees."""
+
+    code = "internal"
+    exit_status = 70
+
+
+# --- interrupted: exit status 130 -----------------------------------------------------------------
+
+
+class InterruptedBuildError(EdgecompileError):
+    """Ctrl-C or a termination signal."""
+
+    code = "interrupted"
+    exit_status = 130

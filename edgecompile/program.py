@@ -1,0 +1,87 @@
+"""The states that a model passes through, one frozen dataclass each.
+
+    SourceModel -> CapturedProgram -> QuantizedProgram -> (emitters) Artifact -> Bundle
+
+The type of a state says what has been done, so that a type checker refuses to emit what was not
+quantized. Inside the graph states everything speaks `torch.export.ExportedProgram`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+Precision = Literal["int8", "fp32"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declined:
+    """One thing that was not done, and why: a row of the report's why-not table.
+
+    Attributes:
+        what: The operator, or the node's name in the graph.
+        where: The user's source line, `file.py:12`, or "" where the graph does not know it.
+        reason: Why, in a sentence for the model's author.
+    """
+
+    what: str
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRecord:
+    """What one stage or pass did.
+
+    Attributes:
+        seconds: Wall time.
+        rewrites: How many places of the graph were changed.
+    """
+
+    name: str
+    seconds: float
+    nodes_before: int
+    nodes_after: int
+    rewrites: int
+    declined: tuple[Declined, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceModel:
+    """What the user handed in: a module with example inputs, or a program captured earlier."""
+
+    name: str
+    module: torch.nn.Module | None
+    exported: ExportedProgram | None
+    example_inputs: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapturedProgram:
+    """The model as one ATen graph in inference mode, as captured or after passes."""
+
+    name: str
+    exported: ExportedProgram
+    steps: tuple[StepRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedProgram:
+    """The program that every emitter lowers.
+
+    Attributes:
+        exported: The ATen graph; in INT8 with quantize/dequantize nodes around what is quantized.
+        float_exported: The same program before quantization: the reference in float.
+        unquantized: What stays in float, and why; empty in fp32, where nothing was to be quantized.
+    """
+
+    name: str
+    precision: Precision
+    exported: ExportedProgram
+    float_exported: ExportedProgram
+    unquantized: tuple[Declined, ...]
+    steps: tuple[StepRecord, ...]
