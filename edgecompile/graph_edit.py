@@ -1,0 +1,170 @@
+"""Editing an `ExportedProgram`: a working copy with constants at hand, and a new program at the end.
+
+`torch.export` lifts parameters, buffers and constants into placeholders, and keeps their values and
+their bookkeeping in four other places. A pass wants none of that: it asks for the value behind a node,
+adds a constant, rewrites nodes, and gets a verified program back.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch._guards import detect_fake_mode
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.fx import Graph, GraphModule, Node
+
+Operator = Callable[..., Any]
+
+
+class ProgramEditor:
+    """A working copy of a program: `graph` may be changed freely until `finish()`.
+
+    Attributes:
+        graph: The copied ATen graph, with lifted constants as placeholders.
+        rewrites: How many places were changed; the pass counts.
+    """
+
+    def __init__(self, exported: ExportedProgram) -> None:
+        self._exported = exported
+        self.graph: Graph = copy.deepcopy(exported.graph)
+        self.rewrites = 0
+        self._constants: dict[str, torch.Tensor] = {}
+        self._user_inputs: dict[str, InputSpec] = {}
+        for spec in exported.graph_signature.input_specs:
+            name = spec.arg.name
+            if spec.kind == InputKind.USER_INPUT:
+                self._user_inputs[name] = spec
+                continue
+            assert spec.target is not None
+            source = exported.constants if spec.target in exported.constants else exported.state_dict
+            self._constants[name] = source[spec.target].detach()
+
+    def constant(self, node: object) -> torch.Tensor | None:
+        """Return the value of a lifted parameter, buffer or constant, or None for any other node."""
+        if not isinstance(node, Node) or node.op != "placeholder":
+            return None
+        return self._constants.get(node.name)
+
+    def is_user_input(self, node: object) -> bool:
+        """Tell whether a node is an input of the model."""
+        return isinstance(node, Node) and node.op == "placeholder" and node.name in self._user_inputs
+
+    def calls(self, *targets: Operator) -> Iterator[Node]:
+        """Yield the calls of these operators, or of any operator, in topological order."""
+        for node in list(self.graph.nodes):
+            if node.op == "call_function" and (not targets or node.target in targets):
+                yield node
+
+    def add_constant(self, name: str, value: torch.Tensor) -> Node:
+        """Add a lifted constant and return its placeholder; `name` is made unique."""
+        value = value.detach().contiguous()
+        first = next(iter(self.graph.nodes))
+        with self.graph.inserting_before(first):
+            node = self.graph.placeholder(re.sub(r"\W", "_", name))
+        node.meta["val"] = self._fake_mode().from_tensor(value, static_shapes=True)
+        self._constants[node.name] = value
+        return node
+
+    def insert(self, before: Node, target: Operator, *args: Any, like: Node | None = None) -> Node:
+        """Insert a call before a node; `like` gives the source line to show for it."""
+        with self.graph.inserting_before(before):
+            node = self.graph.call_function(target, args)
+        origin = before if like is None else like
+        node.meta = {key: origin.meta[key] for key in ("stack_trace", "nn_module_stack") if key in origin.meta}
+        node.meta["val"] = self._fake_value(node)
+        return node
+
+    def replace(self, node: Node, replacement: Node) -> None:
+        """Let all users of `node` use `replacement`, erase `node`, and count one rewrite."""
+        node.replace_all_uses_with(replacement)
+        self.graph.erase_node(node)
+        self.rewrites += 1
+
+    def finish(self) -> ExportedProgram:
+        """Return the edited program; unused constants are dropped, the signature is rebuilt."""
+        self._drop_unused_constants()
+        self.graph.lint()
+        module = GraphModule(torch.nn.Module(), self.graph)
+        state_dict = {}
+        input_specs = []
+        for node in self.graph.find_nodes(op="placeholder"):
+            if node.name in self._user_inputs:
+                input_specs.append(self._user_inputs[node.name])
+                continue
+            state_dict[node.name] = self._constants[node.name]
+            input_specs.append(
+                InputSpec(InputKind.BUFFER, TensorArgument(name=node.name), node.name, persistent=True)
+            )
+        output_specs = [
+            OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None)
+            for node in self.graph.output_node().args[0]  # type: ignore[union-attr]
+        ]
+        return ExportedProgram(
+            root=module,
+            graph=module.graph,
+            graph_signature=ExportGraphSignature(input_specs, output_specs),
+            state_dict=state_dict,
+            range_constraints=copy.deepcopy(self._exported.range_constraints),
+            module_call_graph=copy.deepcopy(self._exported.module_call_graph[:1]),
+            example_inputs=self._exported.example_inputs,
+            constants={},
+            verifiers=self._exported.verifiers,
+        )
+
+    def _drop_unused_constants(self) -> None:
+        for node in list(self.graph.find_nodes(op="placeholder")):
+            if node.name in self._constants and not node.users:
+                del self._constants[node.name]
+                self.graph.erase_node(node)
+
+    def _fake_mode(self) -> Any:
+        values = [node.meta["val"] for node in self.graph.nodes if "val" in node.meta]
+        return detect_fake_mode(values)
+
+    def _fake_value(self, node: Node) -> Any:
+        values = torch.fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+        with self._fake_mode():
+            assert callable(node.target)
+            return node.target(*values[0], **values[1])
+
+
+def user_input_names(exported: ExportedProgram) -> tuple[str, ...]:
+    """Return the names of the model's inputs, in order."""
+    return tuple(str(name) for name in exported.graph_signature.user_inputs)
+
+
+def shape_of(node: Node) -> tuple[int | torch.SymInt, ...]:
+    """Return the shape of a node's (single tensor) value."""
+    return tuple(node.meta["val"].shape)
+
+
+def operator_name(node: Node) -> str:
+    """Return an operator's short name, `conv2d` for `aten.conv2d.default`."""
+    packet = getattr(node.target, "overloadpacket", None)
+    return str(packet.__name__) if packet is not None else str(node.target)
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+
+def source_line(node: Node) -> str:
+    """Return the user's source line of a node as `file.py:12`, or "" if the graph does not know it."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    users = [(file, line) for file, line in frames if "/torch/" not in file]
+    if not users:
+        return ""
+    file, line = users[-1]
+    return f"{Path(file).name}:{line}"

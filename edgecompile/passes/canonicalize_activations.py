@@ -1,0 +1,55 @@
+"""Express every clamp-like activation in the form that the engines fold into a kernel."""
+
+from __future__ import annotations
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edgecompile.graph_edit import ProgramEditor, source_line
+from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.program import Declined
+
+aten = torch.ops.aten
+_CLAMPS = (
+    aten.relu6.default,
+    aten.clamp.default,
+    aten.clamp_min.default,
+    aten.hardtanh.default,
+)
+
+
+class CanonicalizeActivations:
+    """Rewrite relu6, clamp, clamp_min and hardtanh to `relu` or `hardtanh(low, high)`.
+
+    Before: `clamp(x, min=0)`, `relu6(x)`, `clamp(x, -1, 1)`
+    After:  `relu(x)`, `hardtanh(x, 0, 6)`, `hardtanh(x, -1, 1)`
+
+    Declines when a clamp has a tensor for a bound or one bound only that is not `min=0`.
+    """
+
+    def run(self, program: ExportedProgram) -> PassOutcome:
+        """Return the program with relu and hardtanh as its only clamps."""
+        editor = ProgramEditor(program)
+        declined = []
+        for node in editor.calls(*_CLAMPS):
+            low, high = _bounds(node)
+            if low == 0 and high is None:
+                editor.replace(node, editor.insert(node, aten.relu.default, node.args[0]))
+            elif low is None or high is None:
+                reason = "it has one bound, and no kernel's clamp takes an open one except relu's"
+                declined.append(Declined(what="clamp", where=source_line(node), reason=reason))
+            elif node.target is not aten.hardtanh.default:
+                new = editor.insert(node, aten.hardtanh.default, node.args[0], float(low), float(high))
+                editor.replace(node, new)
+        return outcome(editor, declined)
+
+
+def _bounds(node: Node) -> tuple[float | None, float | None]:
+    if node.target is aten.relu6.default:
+        return 0.0, 6.0
+    default = (-1.0, 1.0) if node.target is aten.hardtanh.default else (None, None)
+    given = dict(enumerate(node.args))
+    low = given.get(1, node.kwargs.get("min", node.kwargs.get("min_val", default[0])))
+    high = given.get(2, node.kwargs.get("max", node.kwargs.get("max_val", default[1])))
+    return low, high  # type: ignore[return-value]

@@ -1,0 +1,80 @@
+"""Express global average pooling as a mean with keepdim, which stays inside a delegate."""
+
+from __future__ import annotations
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edgecompile.graph_edit import ProgramEditor, shape_of, source_line
+from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.passes.canonicalize_views import static_sizes
+from edgecompile.program import Declined
+
+aten = torch.ops.aten
+
+
+class CanonicalizePooling:
+    """Rewrite spatial means and adaptive average pooling.
+
+    Before: `mean(x (N, C, H, W), [2, 3]) -> (N, C)`
+    After:  `mean(x, [2, 3], keepdim=True) -> view (N, C)`
+
+    Before: `adaptive_avg_pool2d(x (N, C, H, W), (1, 1))`
+    After:  `mean(x, [2, 3], keepdim=True)`
+
+    Before: `adaptive_avg_pool2d(x (N, C, 8, 8), (2, 2))`
+    After:  `avg_pool2d(x, kernel (4, 4), stride (4, 4))`
+
+    Declines when adaptive pooling's output size does not divide its input size: its windows overlap.
+    """
+
+    def run(self, program: ExportedProgram) -> PassOutcome:
+        """Return the program with canonical pooling."""
+        editor = ProgramEditor(program)
+        declined = []
+        for node in editor.calls(aten.mean.dim):
+            if _is_spatial_mean(node):
+                _keep_dimensions(editor, node)
+        for node in editor.calls(aten.adaptive_avg_pool2d.default):
+            reason = _replace_adaptive(editor, node)
+            if reason is not None:
+                where = source_line(node)
+                declined.append(Declined(what="adaptive_avg_pool2d", where=where, reason=reason))
+        return outcome(editor, declined)
+
+
+def _is_spatial_mean(node: Node) -> bool:
+    source, axes = node.args[0], node.args[1]
+    keepdim = len(node.args) > 2 and node.args[2]
+    if not isinstance(source, Node) or not isinstance(axes, list | tuple) or "dtype" in node.kwargs:
+        return False
+    return len(shape_of(source)) == 4 and {int(axis) % 4 for axis in axes} == {2, 3} and not keepdim  # type: ignore[call-overload]
+
+
+def _keep_dimensions(editor: ProgramEditor, node: Node) -> None:
+    sizes = static_sizes(node)
+    if sizes is None:
+        return
+    mean = editor.insert(node, aten.mean.dim, node.args[0], [2, 3], True)
+    editor.replace(node, editor.insert(node, aten.view.default, mean, sizes))
+
+
+def _replace_adaptive(editor: ProgramEditor, node: Node) -> str | None:
+    source, wanted = node.args[0], node.args[1]
+    assert isinstance(source, Node)
+    assert isinstance(wanted, list | tuple)
+    if len(shape_of(source)) != 4:
+        return "its input has no batch dimension"
+    height, width = shape_of(source)[2:]
+    rows, columns = (size if want is None else want for size, want in zip((height, width), wanted, strict=True))
+    if rows == 1 and columns == 1:
+        editor.replace(node, editor.insert(node, aten.mean.dim, source, [2, 3], True))
+        return None
+    if not all(isinstance(size, int) for size in (height, width)):
+        return "its input size is dynamic"
+    if height % rows or width % columns:  # type: ignore[operator]
+        return f"its {rows}x{columns} output does not divide its {height}x{width} input: the windows overlap"
+    kernel = [height // rows, width // columns]  # type: ignore[operator]
+    editor.replace(node, editor.insert(node, aten.avg_pool2d.default, source, kernel, kernel))
+    return None

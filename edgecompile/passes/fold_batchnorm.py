@@ -1,0 +1,101 @@
+"""Fold batch normalization into the convolution or linear layer before it."""
+
+from __future__ import annotations
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
+from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.program import Declined
+
+aten = torch.ops.aten
+
+# The axis of the output channels in the weight.
+_CHANNEL_AXIS = {
+    aten.conv1d.default: 0,
+    aten.conv2d.default: 0,
+    aten.conv3d.default: 0,
+    aten.conv_transpose1d.default: 1,
+    aten.conv_transpose2d.input: 1,
+    aten.linear.default: 0,
+}
+_TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
+
+
+class FoldBatchnorm:
+    """Fold `batch_norm` in inference mode into its producer's weight and bias.
+
+    Before: `x (N, C, H, W) -> conv2d(weight (K, C, kh, kw)) -> batch_norm(K) -> y (N, K, H', W')`
+    After:  `x -> conv2d(weight * s, (bias - mean) * s + beta) -> y`, with `s = gamma / sqrt(var + eps)`
+
+    Quantization must see the weights that run (Krishnamoorthi 2018, "Quantizing deep convolutional
+    networks for efficient inference", 3.2.2). Computed in float64 and rounded once.
+
+    Declines when there is no convolution or linear layer before it, when that layer's value is used
+    elsewhere too, when its weight is not a constant, when it is a grouped transposed convolution, or when
+    the normalization uses batch statistics.
+    """
+
+    def run(self, program: ExportedProgram) -> PassOutcome:
+        """Return the program with batch normalization folded."""
+        editor = ProgramEditor(program)
+        declined = []
+        for node in editor.calls(aten.batch_norm.default):
+            reason = _why_not(editor, node)
+            if reason is None:
+                _fold(editor, node)
+                continue
+            declined.append(Declined(what=operator_name(node), where=source_line(node), reason=reason))
+        return outcome(editor, declined)
+
+
+def _why_not(editor: ProgramEditor, node: Node) -> str | None:
+    layer = node.args[0]
+    if node.args[5]:
+        return "it normalizes with the statistics of the batch (training mode)"
+    if not isinstance(layer, Node) or layer.target not in _CHANNEL_AXIS:
+        return "no convolution or linear layer stands before it"
+    if len(layer.users) > 1:
+        return f"the value of {layer.name} is used elsewhere too"
+    if editor.constant(layer.args[1]) is None:
+        return f"the weight of {layer.name} is computed, not constant"
+    if layer.target in _TRANSPOSED and len(layer.args) > 6 and layer.args[6] != 1:
+        return f"{layer.name} is a grouped transposed convolution"
+    if layer.target is aten.linear.default and layer.meta["val"].dim() != 2:
+        return f"{layer.name} normalizes another axis than its features"
+    return None
+
+
+def _fold(editor: ProgramEditor, node: Node) -> None:
+    layer = node.args[0]
+    assert isinstance(layer, Node)
+    weight = editor.constant(layer.args[1])
+    assert weight is not None
+    channels = node.meta["val"].shape[1]
+    gamma, beta, mean, variance = (
+        default if (value := editor.constant(argument)) is None else value.double()
+        for argument, default in zip(
+            node.args[1:5],
+            (torch.ones(channels), torch.zeros(channels), torch.zeros(channels), torch.ones(channels)),
+            strict=True,
+        )
+    )
+    eps = node.args[7]
+    assert isinstance(eps, float)
+    scale = gamma / torch.sqrt(variance + eps)  # (K,)
+    old_bias = editor.constant(layer.args[2]) if len(layer.args) > 2 else None
+    bias = beta - mean * scale if old_bias is None else (old_bias.double() - mean) * scale + beta
+
+    shape = [1] * weight.dim()
+    shape[_CHANNEL_AXIS[layer.target]] = -1
+    new_weight = (weight.double() * scale.reshape(shape)).to(weight.dtype)
+    name = layer.name
+    layer.args = (
+        layer.args[0],
+        editor.add_constant(f"{name}_weight", new_weight),
+        editor.add_constant(f"{name}_bias", bias.to(weight.dtype)),
+        *layer.args[3:],
+    )
+    editor.replace(node, layer)

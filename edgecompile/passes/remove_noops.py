@@ -1,0 +1,87 @@
+"""Remove operators that change nothing in inference: dropout, identity, copies, casts to the same type."""
+
+from __future__ import annotations
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edgecompile.graph_edit import ProgramEditor, operator_name, shape_of, source_line
+from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.program import Declined
+
+aten = torch.ops.aten
+
+# Operators whose value is their first input's, whatever their other arguments say (in eval mode).
+_ALWAYS = (
+    aten.alias.default,
+    aten.detach.default,
+    aten.detach_.default,
+    aten.lift_fresh_copy.default,
+    aten.contiguous.default,
+    aten.clone.default,
+)
+_DROPOUTS = (
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+)
+# Operators that are no-ops when they change neither shape nor dtype.
+_RESHAPES = (
+    aten.view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.squeeze.default,
+    aten.expand.default,
+    aten.slice.Tensor,
+    aten.constant_pad_nd.default,
+    aten.pad.default,
+    aten.to.dtype,
+    aten._to_copy.default,
+)
+
+
+class RemoveNoops:
+    """Remove operators that change nothing in inference.
+
+    Before: `x (N, C) -> dropout(0.5) -> view(N, C) -> linear`
+    After:  `x (N, C) -> linear`
+
+    Declines when the operator's input is an input of the model and its value an output: an output must
+    not alias an input.
+    """
+
+    def run(self, program: ExportedProgram) -> PassOutcome:
+        """Return the program without its no-ops."""
+        editor = ProgramEditor(program)
+        declined = []
+        for node in editor.calls():
+            if not _is_noop(node):
+                continue
+            source = node.args[0]
+            assert isinstance(source, Node)
+            if editor.is_user_input(source) and editor.graph.output_node() in node.users:
+                declined.append(
+                    Declined(
+                        what=operator_name(node),
+                        where=source_line(node),
+                        reason="its value is an output of the model, which must not alias an input",
+                    )
+                )
+                continue
+            editor.replace(node, source)
+        return outcome(editor, declined)
+
+
+def _is_noop(node: Node) -> bool:
+    if node.target in _ALWAYS:
+        return True
+    if node.target in _DROPOUTS:
+        return node.args[2] is False
+    if node.target not in _RESHAPES or not isinstance(node.args[0], Node):
+        return False
+    before, after = node.args[0].meta["val"], node.meta["val"]
+    return before.dtype == after.dtype and shape_of(node.args[0]) == shape_of(node)
