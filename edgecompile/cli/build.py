@@ -1,0 +1,64 @@
+"""`edgecompile build`: a model in, a bundle for each target out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgecompile.cli.options import json_option, traceback_option
+
+
+@click.command("build")
+@click.argument("model")
+@click.option("--target", multiple=True, metavar="NAME", help="What to compile for; may be repeated.")
+@click.option("--format", multiple=True, metavar="NAME", help="Emit only this format; may be repeated.")
+@click.option("--calibration", metavar="DATA", help="Typical inputs, to choose the quantization ranges.")
+@click.option("--evaluation", metavar="DATA", help="Other inputs, to measure quality on.")
+@click.option("--precision", type=click.Choice(["int8", "fp32"]), help="Default: int8.")
+@click.option("--dynamic-batch/--no-dynamic-batch", default=None, help="Take any batch size.")
+@click.option(
+    "--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML with these options as keys."
+)
+@click.option("--output", metavar="DIR", help="Gets a folder for each target. Default: build.")
+@click.option("--plan", is_flag=True, help="Print the settings and where each comes from; build nothing.")
+@json_option
+@traceback_option
+def command(model: str, config: Path | None, plan: bool, as_json: bool, **flags: Any) -> None:
+    """Compile MODEL for each target.
+
+    MODEL is file.py:function, package.module:function or file.pt2. DATA is a .npz file, a folder of
+    .npy files or images, or file.py:function.
+    """
+    from edgecompile.settings import Options, resolve
+
+    # click gives () for a repeatable option that was not used; "not said" is None.
+    said = {name: None if value == () else value for name, value in flags.items()}
+    settings = resolve(model, Options(**said), config)
+    if plan:
+        _print_plan(settings.plan(), as_json)
+        return
+    from edgecompile.cli.output import print_json
+    from edgecompile.cli.show_progress import shown_progress
+    from edgecompile.compile import build
+
+    with shown_progress() as progress:
+        bundles = build(settings, progress)
+    if as_json:
+        print_json({"bundles": [bundle.report_dict() for bundle in bundles]})
+        return
+    for bundle in bundles:
+        click.echo(bundle.report_text())
+
+
+def _print_plan(settings: tuple[Any, ...], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from edgecompile.cli.output import print_json, print_table, show_value
+
+    if as_json:
+        print_json({"plan": [asdict(setting) for setting in settings]})
+        return
+    rows = [(setting.name, show_value(setting.value), setting.origin) for setting in settings]
+    print_table("", ("setting", "value", "origin"), rows)

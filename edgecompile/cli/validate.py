@@ -1,0 +1,37 @@
+"""`edgecompile validate`: proof that a bundle's artifacts compute what the reference computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from edgecompile.cli.options import json_option, traceback_option
+from edgecompile.errors import ValidationFailedError
+
+
+@click.command("validate")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--on", "connection", type=click.Choice(["host"]), default="host", help="Where to run. Default: host."
+)
+@click.option("--no-layers", is_flag=True, help="Skip the comparison of single layers, the slow part.")
+@json_option
+@traceback_option
+def command(bundle: Path, connection: str, no_layers: bool, as_json: bool) -> None:
+    """Run the artifacts of BUNDLE and compare them with the reference."""
+    from edgecompile.cli.output import print_json
+    from edgecompile.cli.show_progress import shown_progress
+    from edgecompile.validate import validate
+
+    with shown_progress() as progress:
+        validation = validate(bundle, layers=not no_layers, progress=progress)
+    if as_json:
+        print_json(validation.to_dict())
+    else:
+        click.echo(validation.text())
+    if not validation.passed:
+        raise ValidationFailedError(
+            f"'{bundle}' does not meet what its target states",
+            hint="the table on stdout shows which threshold was missed, and by how much",
+        )

@@ -1,0 +1,225 @@
+"""The settings of a build: default < `--config` file < flag, each with its origin."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import with_config
+
+from edgecompile.dataset import check_data
+from edgecompile.errors import (
+    CalibrationRequiredError,
+    InvalidConfigError,
+    ModelNotFoundError,
+    OutputNotWritableError,
+    UnknownFormatError,
+    UsageError,
+)
+from edgecompile.problems import Problems
+from edgecompile.program import Precision
+from edgecompile.strict_toml import STRICT_KEBAB, parse, read_toml
+from edgecompile.target import load_target, target_names, target_origins
+from edgecompile.user_code import check_spec
+
+Value = str | bool | int | float | tuple[str, ...] | None
+
+
+@with_config(STRICT_KEBAB)
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What one source of settings says; None is "nothing". Its fields are the flags and the file's keys."""
+
+    target: tuple[str, ...] | None = None
+    format: tuple[str, ...] | None = None
+    calibration: str | None = None
+    evaluation: str | None = None
+    precision: Precision | None = None
+    dynamic_batch: bool | None = None
+    output: str | None = None
+
+
+DEFAULTS = Options(target=(), format=(), precision="int8", dynamic_batch=False, output="build")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One line of `--plan`.
+
+    Attributes:
+        name: As on the command line ("dynamic-batch"), or a target's dotted key with its name first
+            ("android-arm64: quantization.weight_bits").
+        origin: "default", "argument", "flag --precision", "config FILE" or "target FILE".
+    """
+
+    name: str
+    value: Value
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildSettings:
+    """What to build.
+
+    Attributes:
+        model: `file.py:function`, `package.module:function` or `file.pt2`.
+        targets: At least one name, none twice; all exist.
+        formats: The formats to emit; empty for all of each target's.
+        calibration: Data to choose quantization ranges on; never None in INT8.
+        evaluation: Data to measure quality on, not used for calibration.
+        dynamic_batch: Whether the artifacts take any batch size.
+        output: The folder that gets one folder for each target.
+        origins: Where each of the settings comes from, by its name on the command line.
+    """
+
+    model: str
+    targets: tuple[str, ...]
+    formats: tuple[str, ...] = ()
+    calibration: str | None = None
+    evaluation: str | None = None
+    precision: Precision = "int8"
+    dynamic_batch: bool = False
+    output: Path = Path("build")
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def own_settings(self) -> tuple[Setting, ...]:
+        """Return the settings of this build, without those of its targets."""
+        values: dict[str, Value] = {
+            "model": self.model,
+            "target": self.targets,
+            "format": self.formats,
+            "calibration": self.calibration,
+            "evaluation": self.evaluation,
+            "precision": self.precision,
+            "dynamic-batch": self.dynamic_batch,
+            "output": str(self.output),
+        }
+        return tuple(
+            Setting(name=name, value=value, origin=self.origins.get(name, "default"))
+            for name, value in values.items()
+        )
+
+    def plan(self) -> tuple[Setting, ...]:
+        """Return what `--plan` prints: the settings of this build and of each of its targets."""
+        settings = list(self.own_settings())
+        for name in self.targets:
+            values: Any = load_target(name).to_dict()
+            for key, file in target_origins(name).items():
+                value = values
+                for part in key.split("."):
+                    value = value[part]
+                if key == "passes":
+                    value = tuple(entry["name"] for entry in value)
+                settings.append(Setting(name=f"{name}: {key}", value=value, origin=f"target {file}"))
+        return tuple(settings)
+
+
+def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSettings:
+    """Merge the sources of settings and check everything that can be checked before any work.
+
+    Raises:
+        EdgecompileError: The one thing that is wrong.
+        ConfigurationErrors: All that is wrong, if it is several things.
+    """
+    problems = Problems()
+    layers = [("default", DEFAULTS), ("flag", flags)]
+    if config is not None:
+        with problems.collecting():
+            layers.insert(1, (f"config {config}", _read_config(config)))
+    chosen: dict[str, Any] = {}
+    origins = {"model": "argument"}
+    for option in dataclasses.fields(Options):
+        flag = option.name.replace("_", "-")
+        for origin, layer in layers:
+            value = getattr(layer, option.name)
+            if value is not None:
+                chosen[option.name] = value
+                origins[flag] = f"flag --{flag}" if origin == "flag" else origin
+    settings = BuildSettings(
+        model=model,
+        targets=tuple(dict.fromkeys(chosen["target"])),
+        formats=tuple(dict.fromkeys(chosen["format"])),
+        calibration=chosen.get("calibration"),
+        evaluation=chosen.get("evaluation"),
+        precision=chosen["precision"],
+        dynamic_batch=chosen["dynamic_batch"],
+        output=Path(chosen["output"]),
+        origins=origins,
+    )
+    _check(settings, problems)
+    problems.raise_any()
+    return settings
+
+
+def _read_config(path: Path) -> Options:
+    data = read_toml(path, InvalidConfigError)
+    options = parse(Options, data, InvalidConfigError, lambda key: path)
+    return dataclasses.replace(
+        options,
+        calibration=_beside(path, options.calibration),
+        evaluation=_beside(path, options.evaluation),
+        output=_beside(path, options.output),
+    )
+
+
+def _beside(config: Path, text: str | None) -> str | None:
+    """Return a relative path of the config file as seen from here; a module's name is left alone."""
+    source, colon, _ = (text or "").rpartition(":")
+    if text is None or (colon and not source.endswith(".py")):
+        return text
+    return str(config.parent / text)
+
+
+def _check(settings: BuildSettings, problems: Problems) -> None:
+    """Collect all that is wrong with the settings."""
+    with problems.collecting():
+        _check_model(settings.model)
+    if not settings.targets:
+        problems.add(
+            UsageError(
+                "no target is given",
+                known=", ".join(target_names()),
+                hint='add `--target NAME`, or `target = ["NAME"]` to the file of --config',
+            )
+        )
+    for name in settings.targets:
+        with problems.collecting():
+            known = load_target(name).formats
+            for wrong in (format_name for format_name in settings.formats if format_name not in known):
+                problems.add(UnknownFormatError(wrong, known, where=f"target {name}"))
+    if settings.precision == "int8" and settings.calibration is None:
+        problems.add(
+            CalibrationRequiredError(
+                "INT8 needs calibration data",
+                where=f"precision: int8 ({settings.origins.get('precision', 'default')})",
+                hint="add `--calibration DATA`, some 100 typical inputs; or build with `--precision fp32`",
+            )
+        )
+    for data in (settings.calibration, settings.evaluation):
+        if data is not None:
+            with problems.collecting():
+                check_data(data)
+    with problems.collecting():
+        _check_output(settings.output)
+
+
+def _check_model(model: str) -> None:
+    if not model.endswith(".pt2"):
+        check_spec(model)
+    elif not Path(model).is_file():
+        raise ModelNotFoundError(f"there is no file {model!r}")
+
+
+def _check_output(output: Path) -> None:
+    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise OutputNotWritableError(f"'{existing}' is not a folder", where=f"output: {output}")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputNotWritableError(f"'{existing}' cannot be written to", where=f"output: {output}")
+
+
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)

@@ -1,0 +1,243 @@
+"""A target: how to compile for one platform and architecture, read from a TOML file in targets/.
+
+A file may say `extends = "_defaults"`: tables are merged key by key, lists and values replace. One
+level only, so that two files tell everything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, with_config
+
+from edgecompile import catalogue, shipped
+from edgecompile.errors import InvalidTargetError, UnknownPassError, UnknownTargetError, did_you_mean
+from edgecompile.problems import Problems
+from edgecompile.strict_toml import STRICT, parse, read_toml
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class PassEntry:
+    """One pass of a target, and why this target runs it."""
+
+    name: str
+    reason: str
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class QuantizationSettings:
+    """How INT8 is done.
+
+    Attributes:
+        scheme: Both weights and activations in integers, with ranges fixed at compile time.
+        weight_bits: Bits of a weight that are used, 2 to 8; 7 leaves headroom ("reduce range") for
+            engines that add two products in 16 bits.
+        weight_granularity: One scale for each output channel, or one for the whole tensor.
+        activation_observer: How a range is chosen: the one with the least error over a histogram, or
+            the extremes that were seen.
+        calibration_samples: The most samples that are used, evenly spaced over the data.
+    """
+
+    scheme: Literal["static-int8"]
+    weight_bits: Annotated[int, Field(ge=2, le=8)]
+    weight_granularity: Literal["per-channel", "per-tensor"]
+    activation_observer: Literal["histogram", "min-max"]
+    calibration_samples: Annotated[int, Field(ge=1)]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class EmitSettings:
+    """How one format is written.
+
+    Attributes:
+        emitter: The module in emitters/ that writes it.
+        delegate: What computes inside the engine ("xnnpack"); "" where an engine has no delegates.
+        opset: The ONNX operator set; 0 for formats that have none.
+        weight_dtype: The integer type that holds ONNX weights; the values are the same.
+    """
+
+    emitter: str
+    delegate: Literal["", "xnnpack"] = ""
+    opset: Annotated[int, Field(ge=0)] = 0
+    weight_dtype: Literal["int8", "uint8"] = "int8"
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class ValidationSettings:
+    """What an artifact must hold to pass validation.
+
+    Attributes:
+        max_sqnr_loss_db: End to end, how much lower the artifact's SQNR against the float model may be
+            than the quantized reference's, in dB.
+        max_agreement_loss_points: End to end, the same for top-1 agreement with the float model, in
+            percentage points.
+        max_step_error: Layer by layer, fed with the reference's own inputs: the difference from the
+            reference, in quantization steps of the layer's output, that counts as equal.
+        min_share_within_steps: The share of a layer's output elements, 0 to 1, that must be within
+            `max_step_error`.
+        goldens: How many golden inputs a bundle carries.
+    """
+
+    max_sqnr_loss_db: Annotated[float, Field(ge=0)]
+    max_agreement_loss_points: Annotated[float, Field(ge=0, le=100)]
+    max_step_error: Annotated[int, Field(ge=0)]
+    min_share_within_steps: Annotated[float, Field(ge=0, le=1)]
+    goldens: Annotated[int, Field(ge=1)]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One target, resolved.
+
+    Attributes:
+        name: The file's stem.
+        passes: The passes that run, in order.
+        emit: The settings of each format ("pte", "ptl", "onnx").
+    """
+
+    name: str
+    description: str
+    platform: Literal["android", "ios", "linux"]
+    architecture: Literal["arm64", "x86-64"]
+    passes: tuple[PassEntry, ...]
+    quantization: QuantizationSettings
+    emit: Mapping[str, EmitSettings]
+    validation: ValidationSettings
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats that this target emits."""
+        return tuple(self.emit)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `edgecompile targets NAME --json` prints and a manifest stores."""
+        return dataclasses.asdict(self)
+
+
+def target_names() -> tuple[str, ...]:
+    """Return the names of all targets, sorted; files that begin with `_` are only extended."""
+    stems = (path.stem for path in shipped.targets_folder().glob("*.toml"))
+    return tuple(sorted(stem for stem in stems if not stem.startswith("_")))
+
+
+def load_target(name: str) -> Target:
+    """Read, merge and check a target.
+
+    Raises:
+        UnknownTargetError: There is no such file.
+        InvalidTargetError: The file, or what it extends, does not follow the schema.
+        UnknownPassError: It names a pass that does not exist.
+        ConfigurationErrors: Several of these.
+    """
+    data, origins = _merged(name)
+    path = _path(name)
+
+    def locate(key: str) -> Path:
+        parents = (key[: match.start()] for match in reversed(list(re.finditer(r"[.\[]", key))))
+        return next((origins[part] for part in (key, *parents) if part in origins), path)
+
+    if "name" in data:
+        raise InvalidTargetError(
+            "unknown key 'name'", where=f"{locate('name')}: name", hint="a target's name is its file's stem"
+        )
+    target = parse(Target, {"name": name, **data}, InvalidTargetError, locate)
+    problems = Problems()
+    _check_names(target, locate, problems)
+    problems.raise_any()
+    return target
+
+
+def target_origins(name: str) -> dict[str, str]:
+    """Return, for each dotted key of a target, the file that its value comes from.
+
+    Raises:
+        UnknownTargetError: There is no such file.
+        InvalidTargetError: The file, or what it extends, is not TOML or extends too deeply.
+    """
+    return {key: path.name for key, path in _merged(name)[1].items()}
+
+
+def _path(name: str) -> Path:
+    return shipped.targets_folder() / f"{name}.toml"
+
+
+def _check_names(target: Target, locate: Any, problems: Problems) -> None:
+    """Check the names that stand for files: passes and emitters."""
+    known_passes = catalogue.names("edgecompile.passes")
+    known_emitters = catalogue.names("edgecompile.emitters")
+    seen: set[str] = set()
+    for position, entry in enumerate(target.passes):
+        where = f"{locate('passes')}: passes[{position}].name"
+        if entry.name not in known_passes:
+            problems.add(UnknownPassError(entry.name, known_passes, where))
+        elif entry.name in seen:
+            problems.add(InvalidTargetError(f"the pass {entry.name!r} is listed twice", where=where))
+        seen.add(entry.name)
+    for format_name, settings in target.emit.items():
+        if settings.emitter in known_emitters:
+            continue
+        guess = did_you_mean(settings.emitter, known_emitters)
+        key = f"emit.{format_name}.emitter"
+        problems.add(
+            InvalidTargetError(
+                f"there is no emitter {settings.emitter!r}",
+                where=f"{locate(key)}: {key}",
+                known=", ".join(known_emitters),
+                hint=f"did you mean {guess!r}?" if guess else None,
+            )
+        )
+
+
+def _merged(name: str) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Return a target's tables with those that it extends, and the file of each dotted key."""
+    if name not in target_names():
+        raise UnknownTargetError(name, target_names())
+    path = _path(name)
+    data = read_toml(path, InvalidTargetError)
+    base_name = data.pop("extends", None)
+    if base_name is None:
+        return data, dict.fromkeys(_keys(data), path)
+    base_path = _path(str(base_name))
+    if not base_path.is_file():
+        raise InvalidTargetError(
+            f"it extends {base_name!r}, which does not exist",
+            where=f"{path}: extends",
+            hint='`extends = "_defaults"` is what a target usually says',
+        )
+    base = read_toml(base_path, InvalidTargetError)
+    if "extends" in base:
+        raise InvalidTargetError(
+            f"it extends {base_name!r}, which itself extends {base['extends']!r}",
+            where=f"{path}: extends",
+            expected="one level: a file that is extended extends nothing",
+        )
+    origins = dict.fromkeys(_keys(base), base_path) | dict.fromkeys(_keys(data), path)
+    return _merge(base, data), origins
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `over` on top: tables key by key, anything else replaced."""
+    merged = {**base, **over}
+    for key in base.keys() & over.keys():
+        if isinstance(base[key], Mapping) and isinstance(over[key], Mapping):
+            merged[key] = _merge(base[key], over[key])
+    return merged
+
+
+def _keys(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted key of each value."""
+    for key, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
