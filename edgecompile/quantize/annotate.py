@@ -1,0 +1,223 @@
+"""What is quantized, and how: one rule for each operator that has an integer kernel in the engines.
+
+The stock XNNPACK quantizer quantizes a convolution's output over its full range *before* relu6, and
+leaves narrow what the engines can do; here a layer with its padding and its activation is one unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+from torchao.quantization.pt2e.observer import (
+    HistogramObserver,
+    MinMaxObserver,
+    PerChannelMinMaxObserver,
+)
+from torchao.quantization.pt2e.quantizer import (
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+    SharedQuantizationSpec,
+)
+
+from edgecompile.graph_edit import operator_name, source_line
+from edgecompile.program import Declined
+from edgecompile.target import QuantizationSettings
+
+aten = torch.ops.aten
+
+_KEY = "quantization_annotation"
+# Below this scale an activation is constant zero for all that int8 can tell (XNNPACK's own bound).
+_EPS = 2**-12
+
+LAYERS = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
+ACTIVATIONS = (aten.relu.default, aten.hardtanh.default)
+_BINARY = (aten.add.Tensor, aten.mul.Tensor)
+# Operators that move values without computing: their output has their input's quantization parameters.
+_MOVES = (
+    aten.view.default,
+    aten.permute.default,
+    aten.slice.Tensor,
+    aten.constant_pad_nd.default,
+)
+# The integer kernels of these compare or clamp values of one scale.
+_COMPARISONS = (aten.max_pool2d.default, *ACTIVATIONS)
+
+
+class EdgeQuantizer(Quantizer):
+    """Annotates a graph for static INT8: affine per-tensor activations, symmetric weights.
+
+    Attributes:
+        declined: After `annotate`, the operators that stay in float, each with the reason.
+    """
+
+    def __init__(self, settings: QuantizationSettings) -> None:
+        super().__init__()
+        self.declined: list[Declined] = []
+        self._activation = _activation_spec(settings)
+        self._weight = _weight_spec(settings)
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        """Annotate every operator that has a rule; note the others as declined."""
+        self.declined = []
+        for node in model.graph.nodes:
+            if node.op != "call_function" or _KEY in node.meta:
+                continue
+            rule = _RULES.get(node.target)
+            reason = "no engine here has an integer kernel for it" if rule is None else rule(self, node)
+            if reason:
+                what = f"{operator_name(node)} ({node.name})"
+                self.declined.append(Declined(what=what, where=source_line(node), reason=reason))
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing to check: the rules annotate only what every engine accepts."""
+
+    def layer(self, node: Node) -> str | None:
+        """Convolution or linear, with zero padding before it and a clamp after it: one unit."""
+        source, weight = node.args[0], node.args[1]
+        assert isinstance(source, Node)
+        if not isinstance(weight, Node) or weight.op != "get_attr":
+            return "its weight is computed, not constant"
+        if len(node.args) > 4 and isinstance(node.args[4], str):
+            return "its padding is a word, not numbers"
+        inputs: dict[Node, Any] = {weight: self._weight}
+        if is_foldable_padding(source):
+            padded = source.args[0]
+            assert isinstance(padded, Node)
+            source.meta[_KEY] = QuantizationAnnotation(
+                input_qspec_map={padded: self._activation}, _annotated=True
+            )
+        else:
+            inputs[source] = self._activation
+        self._annotate_unit(node, inputs)
+        return None
+
+    def binary(self, node: Node) -> str | None:
+        """Addition or multiplication of two computed tensors, with a clamp after it."""
+        left, right = node.args[0], node.args[1]
+        if not isinstance(left, Node) or not isinstance(right, Node):
+            return "one operand is a number"
+        if "get_attr" in (left.op, right.op):
+            return "one operand is a constant"
+        if node.kwargs.get("alpha", 1) != 1:
+            return "it scales an operand (alpha)"
+        if not all(other.meta["val"].dtype == torch.float32 for other in (left, right)):
+            return "it does not compute in float32"
+        if left.meta["val"].shape != right.meta["val"].shape:
+            return "it broadcasts, which no integer kernel of all engines does"
+        self._annotate_unit(node, dict.fromkeys((left, right), self._activation))
+        return None
+
+    def mean(self, node: Node) -> str | None:
+        """Mean over height and width; its output has a range of its own."""
+        source, axes = node.args[0], node.args[1]
+        assert isinstance(source, Node)
+        keepdim = len(node.args) > 2 and node.args[2]
+        if source.meta["val"].dim() != 4 or list(axes) != [2, 3] or not keepdim:  # type: ignore[arg-type]
+            return "it is no mean over height and width that keeps them"
+        self._annotate_unit(node, {source: self._activation})
+        return None
+
+    def move(self, node: Node) -> str | None:
+        """A view, permute, slice or padding: quantized where its input is."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        if node.target is aten.constant_pad_nd.default and is_foldable_padding(node):
+            return None  # The rule of the convolution after it has the say.
+        if not _is_quantized(source):
+            return "its input is in float"
+        self._share(node, source)
+        return None
+
+    def comparison(self, node: Node) -> str | None:
+        """Max pooling, or a clamp that is not part of a unit."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        self._share(node, source)
+        return None
+
+    def concatenation(self, node: Node) -> str | None:
+        """Concatenation: one set of quantization parameters for all inputs and the output."""
+        sources = node.args[0]
+        assert isinstance(sources, list | tuple)
+        if any(not isinstance(source, Node) or source.op == "get_attr" for source in sources):
+            return "one of its inputs is a constant"
+        first = sources[0]
+        shared = SharedQuantizationSpec((first, node))
+        inputs = dict.fromkeys(sources[1:], shared) | {first: self._activation}
+        node.meta[_KEY] = QuantizationAnnotation(
+            input_qspec_map=inputs, output_qspec=shared, _annotated=True
+        )
+        return None
+
+    def _annotate_unit(self, node: Node, inputs: dict[Node, Any]) -> None:
+        """Annotate a computing node; where a clamp follows, the clamp's output is the unit's."""
+        users = list(node.users)
+        clamp = users[0] if len(users) == 1 and users[0].target in ACTIVATIONS else None
+        output = None if clamp is not None else self._activation
+        node.meta[_KEY] = QuantizationAnnotation(
+            input_qspec_map=inputs, output_qspec=output, _annotated=True
+        )
+        if clamp is not None:
+            clamp.meta[_KEY] = QuantizationAnnotation(output_qspec=self._activation, _annotated=True)
+
+    def _share(self, node: Node, source: Node) -> None:
+        node.meta[_KEY] = QuantizationAnnotation(
+            input_qspec_map={source: self._activation},
+            output_qspec=SharedQuantizationSpec((source, node)),
+            _annotated=True,
+        )
+
+
+def is_foldable_padding(node: object) -> bool:
+    """Tell whether a node pads with zeros for convolutions alone, so that it can be part of their unit."""
+    if not isinstance(node, Node) or node.target is not aten.constant_pad_nd.default:
+        return False
+    value = node.args[2] if len(node.args) > 2 else 0.0
+    only_user = next(iter(node.users)) if len(node.users) == 1 else None
+    return value == 0 and only_user is not None and only_user.target is aten.conv2d.default
+
+
+def _is_quantized(node: Node) -> bool:
+    annotation = node.meta.get(_KEY)
+    return annotation is not None and annotation.output_qspec is not None
+
+
+def _activation_spec(settings: QuantizationSettings) -> QuantizationSpec:
+    observer = HistogramObserver if settings.activation_observer == "histogram" else MinMaxObserver
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-128,
+        quant_max=127,
+        qscheme=torch.per_tensor_affine,
+        observer_or_fake_quant_ctr=observer.with_args(eps=_EPS),
+    )
+
+
+def _weight_spec(settings: QuantizationSettings) -> QuantizationSpec:
+    limit = 2 ** (settings.weight_bits - 1) - 1
+    per_channel = settings.weight_granularity == "per-channel"
+    observer = PerChannelMinMaxObserver if per_channel else MinMaxObserver
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-limit,
+        quant_max=limit,
+        qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
+        ch_axis=0 if per_channel else None,
+        observer_or_fake_quant_ctr=observer.with_args(eps=_EPS),
+    )
+
+
+_Rule = Callable[[EdgeQuantizer, Node], str | None]
+_RULES: dict[Any, _Rule] = {
+    **dict.fromkeys(LAYERS, EdgeQuantizer.layer),
+    **dict.fromkeys(_BINARY, EdgeQuantizer.binary),
+    **dict.fromkeys(_MOVES, EdgeQuantizer.move),
+    **dict.fromkeys(_COMPARISONS, EdgeQuantizer.comparison),
+    aten.mean.dim: EdgeQuantizer.mean,
+    aten.cat.default: EdgeQuantizer.concatenation,
+}

@@ -1,0 +1,120 @@
+"""Static INT8 quantization: calibrate, convert, and put the biases on the integer grid."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import torch
+from torch.export import Dim, ExportedProgram
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+from edgecompile.capture import MAX_BATCH
+from edgecompile.dataset import Dataset
+from edgecompile.graph_edit import ProgramEditor, operator_name, source_line, user_input_names
+from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, StepRecord
+from edgecompile.progress import Progress
+from edgecompile.quantize.annotate import EdgeQuantizer
+from edgecompile.quantize.layers import DEQUANTIZE, DEQUANTIZE_PER_CHANNEL, QUANTIZE, quantized_layers
+from edgecompile.target import QuantizationSettings
+
+
+def keep_float(program: CapturedProgram) -> QuantizedProgram:
+    """Return the program as it is, for `--precision fp32`."""
+    return QuantizedProgram(
+        name=program.name,
+        precision="fp32",
+        exported=program.exported,
+        float_exported=program.exported,
+        unquantized=(),
+        steps=program.steps,
+    )
+
+
+def quantize(
+    program: CapturedProgram, data: Dataset, settings: QuantizationSettings, progress: Progress
+) -> QuantizedProgram:
+    """Quantize a program with static ranges, calibrated on the user's samples.
+
+    Weights are symmetric int8, per output channel; activations affine int8, per tensor. Jacob et al.
+    2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference".
+    """
+    started = time.perf_counter()
+    samples = [sample.inputs for sample in data.samples[: settings.calibration_samples]]
+    quantizer = EdgeQuantizer(settings)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torchao warns of its own deprecations
+        prepared = prepare_pt2e(program.exported.module(check_guards=False), quantizer)
+        progress.start("calibrate", len(samples))
+        for inputs in samples:
+            prepared(*inputs)
+            progress.advance()
+        progress.finish(f"{len(samples)} samples")
+        converted = convert_pt2e(prepared)
+        exported = _export_again(converted, program.exported, samples[0])
+    exported = snap_biases(exported)
+    step = StepRecord(
+        name="quantize",
+        seconds=time.perf_counter() - started,
+        nodes_before=len(program.exported.graph.nodes),
+        nodes_after=len(exported.graph.nodes),
+        rewrites=len(quantized_layers(exported)),
+    )
+    return QuantizedProgram(
+        name=program.name,
+        precision="int8",
+        exported=exported,
+        float_exported=program.exported,
+        unquantized=(*quantizer.declined, *_float_islands(exported, quantizer.declined)),
+        steps=(*program.steps, step),
+    )
+
+
+def _export_again(
+    converted: torch.fx.GraphModule, before: ExportedProgram, inputs: tuple[torch.Tensor, ...]
+) -> ExportedProgram:
+    placeholders = {node.name: node.meta["val"] for node in before.graph.find_nodes(op="placeholder")}
+    values = [placeholders[name] for name in user_input_names(before)]
+    dynamic = any(isinstance(size, torch.SymInt) for value in values for size in value.shape)
+    if not dynamic:
+        return torch.export.export(converted, inputs)
+    batch = Dim("batch", min=1, max=MAX_BATCH)
+    pairs = tuple(torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor for tensor in inputs)
+    return torch.export.export(converted, pairs, dynamic_shapes=tuple({0: batch} for _ in pairs))
+
+
+def snap_biases(exported: ExportedProgram) -> ExportedProgram:
+    """Round every quantized layer's bias to a multiple of `input scale * weight scale`.
+
+    Every engine holds biases as int32 with that scale, and each rounds in its own way; on the grid there
+    is nothing left to round, so all engines add the same integer.
+    """
+    editor = ProgramEditor(exported)
+    nodes = {node.name: node for node in editor.graph.nodes}
+    for layer in quantized_layers(exported):
+        if layer.weights is None or layer.weights.bias is None:
+            continue
+        scale = layer.weights.scales * layer.input_parameters[0].scale  # (K,)
+        snapped = torch.round(layer.weights.bias.double() / scale.double()) * scale.double()
+        node = nodes[layer.name]
+        node.update_arg(2, editor.add_constant(f"{layer.name}_bias_on_grid", snapped.float()))
+    return editor.finish()
+
+
+def _float_islands(exported: ExportedProgram, known: list[Declined]) -> list[Declined]:
+    """Return the layers that were annotated but are no quantized unit in the converted graph."""
+    inside = set()
+    for layer in quantized_layers(exported):
+        inside.update(part.name for part in (layer.padding, layer.compute, layer.clamp) if part is not None)
+    listed = {row.what.partition(" (")[2].rstrip(")") for row in known}
+    quantization = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_PER_CHANNEL)
+    return [
+        Declined(
+            what=f"{operator_name(node)} ({node.name})",
+            where=source_line(node),
+            reason="its value is used both before and after its activation, or by an operator in float",
+        )
+        for node in exported.graph.nodes
+        if node.op == "call_function" and node.target not in quantization
+        if node.name not in inside and node.name not in listed
+    ]
