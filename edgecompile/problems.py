@@ -15,8 +15,10 @@ class Problems:
         self.errors: list[EdgecompileError] = []
 
     def add(self, error: EdgecompileError) -> None:
-        """Remember an error; a group of errors is taken apart."""
-        self.errors.extend(error.errors if isinstance(error, ConfigurationErrors) else [error])
+        """Remember an error; a group is taken apart, and what was said before is not said again."""
+        shown = {known.render() for known in self.errors}
+        parts = error.errors if isinstance(error, ConfigurationErrors) else (error,)
+        self.errors.extend(part for part in parts if part.render() not in shown)
 
     @contextmanager
     def collecting(self) -> Iterator[None]:

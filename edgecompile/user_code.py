@@ -37,7 +37,7 @@ def split_spec(spec: str) -> tuple[str, str]:
     functions = _functions_in(Path(spec)) if spec.endswith(".py") else ()
     raise InvalidModelSpecError(
         f"{spec!r} names no function",
-        expected="file.py:function or package.module:function",
+        expected="file.py:function, package.module:function or file.pt2",
         known=", ".join(functions),
         hint=f"did you mean '{spec}:{functions[0]}'?" if functions else None,
     )

@@ -22,7 +22,7 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json({"checks": [asdict(check) for check in checks]})
     else:
-        marks = {True: "ok", False: "missing"}
+        marks = {True: "ok", False: "no"}
         rows = [(marks[check.ok], check.name, check.found, check.needed, check.note) for check in checks]
         print_table("", ("", "what", "found", "needed", "without it"), rows)
     missing = [check for check in checks if check.essential and not check.ok]

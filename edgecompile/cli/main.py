@@ -72,12 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status (`edgecompile.errors` lists them)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _run(arguments)
+        return _run(list(arguments))  # click empties the list
     except BrokenPipeError:
         _silence_stdout()
         return 0  # the reader, `head` perhaps, has all that it wanted
-    except (Exception, KeyboardInterrupt) as raised:
-        error = _as_ours(raised)
+    except (Exception, KeyboardInterrupt, SystemExit) as raised:
+        error = _as_ours(raised, arguments)
         if "--traceback" in arguments:
             click.echo("".join(traceback.format_exception(raised)), err=True, nl=False)
         click.echo(error.render(), err=True)
@@ -96,13 +96,13 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _as_ours(raised: BaseException) -> EdgecompileError:
+def _as_ours(raised: BaseException, arguments: list[str]) -> EdgecompileError:
     """Return the error that a user sees for anything that was raised."""
     match raised:
         case EdgecompileError():
             return raised
         case click.ClickException():
-            return _usage_error(raised)
+            return _usage_error(raised, arguments)
         case KeyboardInterrupt() | click.Abort():
             return InterruptedBuildError("interrupted", hint="an earlier good output was not touched")
     frames = traceback.extract_tb(raised.__traceback__)
@@ -113,9 +113,11 @@ def _as_ours(raised: BaseException) -> EdgecompileError:
     )
 
 
-def _usage_error(raised: click.ClickException) -> UsageError:
+def _usage_error(raised: click.ClickException, arguments: list[str]) -> UsageError:
     context = raised.ctx if isinstance(raised, click.UsageError) else None
-    path = context.command_path if context else "edgecompile"
+    # click's parser does not always say whose option it was parsing.
+    named = next((argument for argument in arguments if argument in COMMANDS), "")
+    path = context.command_path if context else f"edgecompile {named}".strip()
     hint = f"`{path} --help` shows what it takes."
     message = raised.format_message().rstrip(".")
     if isinstance(raised, click.NoSuchOption):

@@ -21,7 +21,9 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
+    )
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -31,12 +33,12 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         console = Console(highlight=False, width=200)
     with console.capture() as captured:
         console.print(table)
-    click.echo("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()))
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def show_value(value: Any) -> str:
     """Return a setting's value as a table shows it."""
-    if value is None or value == "" or value == ():
+    if value is None or value in ("", ()):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import pytest
+
+from edgecompile.errors import ConfigurationErrors, EdgecompileError
+from edgecompile.settings import Options, resolve
+
+FP32 = Options(target=("linux-arm64",), precision="fp32")
+
+
+@pytest.fixture
+def model(tmp_path, targets_folder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text("raise AssertionError('resolving runs no user code')")
+    (tmp_path / "data").mkdir()
+    return "net.py:make"
+
+
+def _codes(*arguments):
+    with pytest.raises(EdgecompileError) as caught:
+        resolve(*arguments)
+    error = caught.value
+    return [part.code for part in (error.errors if isinstance(error, ConfigurationErrors) else [error])]
+
+
+def test_defaults(model):
+    settings = resolve(model, Options(target=("linux-arm64",), calibration="data"))
+    assert (settings.precision, settings.output, settings.formats) == ("int8", Path("build"), ())
+    origins = {setting.name: setting.origin for setting in settings.own_settings()}
+    assert origins["precision"] == origins["evaluation"] == "default"
+    assert (origins["model"], origins["target"]) == ("argument", "flag --target")
+
+
+def test_flag_wins_over_config_over_default(model, tmp_path):
+    config = tmp_path / "sub" / "edgecompile.toml"
+    config.parent.mkdir()
+    (config.parent / "cal").mkdir()
+    config.write_text(
+        'target = ["linux-arm64", "ios-arm64"]\nprecision = "fp32"\ndynamic-batch = true\n'
+        'calibration = "cal"\nevaluation = "../net.py:data"\noutput = "out"\n'
+    )
+    settings = resolve(model, Options(precision="int8"), config)
+    assert settings.targets == ("linux-arm64", "ios-arm64")
+    assert (settings.precision, settings.dynamic_batch) == ("int8", True)
+    assert settings.output == config.parent / "out"
+    assert settings.calibration == str(config.parent / "cal")
+    assert settings.origins["precision"] == "flag --precision"
+    assert settings.origins["dynamic-batch"] == f"config {config}"
+    assert resolve(model, Options(dynamic_batch=False, calibration="data"), config).dynamic_batch is False
+
+
+def test_config_leaves_modules_and_absolute_paths_alone(model, tmp_path):
+    config = tmp_path / "sub.toml"
+    config.write_text(f'calibration = "a_package.data:samples"\noutput = "{tmp_path}/out"\n')
+    settings = resolve(model, FP32, Path("sub.toml"))
+    assert settings.calibration == "a_package.data:samples"
+    assert settings.output == tmp_path / "out"
+
+
+def test_twice_named_is_once_built(model):
+    settings = resolve(model, Options(target=("ios-arm64",) * 2, format=("pte", "pte"), precision="fp32"))
+    assert (settings.targets, settings.formats) == (("ios-arm64",), ("pte",))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('tagret = ["x"]', "did you mean 'target'?"),
+        ("dynamic_batch = true", "did you mean 'dynamic-batch'?"),
+        ('precision = "int4"', "did you mean 'int8'?"),
+        ('target = "x"', "expected"),
+        ("= 3", "line 1"),
+    ],
+)
+def test_config_is_strict(model, tmp_path, text, line):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(EdgecompileError) as caught:
+        resolve(model, FP32, tmp_path / "c.toml")
+    assert caught.value.code == "invalid-config"
+    assert line in caught.value.render()
+
+
+def test_everything_wrong_is_shown_at_once(model, targets_folder, tmp_path):
+    text = (targets_folder / "_defaults.toml").read_text()
+    (targets_folder / "broken.toml").write_text(text.replace('"fold-constants"', '"fold-constant"'))
+    flags = Options(
+        target=("linux-arm46", "linux-arm64", "broken"), format=("tflite",), evaluation="no", output="net.py"
+    )
+    codes = _codes("nett.py:make", flags, tmp_path / "missing.toml")
+    assert sorted(codes) == sorted(
+        [
+            "invalid-config",
+            "model-not-found",
+            "unknown-target",
+            "unknown-format",
+            *["invalid-target"] * 3,  # no description, platform, architecture
+            "calibration-required",
+            "unreadable-data",
+            "output-not-writable",
+        ]
+    )
+
+
+def test_unknown_pass_of_a_target(model, targets_folder):
+    path = targets_folder / "_defaults.toml"
+    path.write_text(path.read_text().replace('"fold-constants"', '"fold-constant"'))
+    flags = Options(target=("linux-arm64", "ios-arm64"), precision="fp32")
+    assert _codes(model, flags) == ["unknown-pass"], "said once, though two targets share the file"
+
+
+def test_no_target_and_no_model(model):
+    assert _codes("net.onnx", Options(precision="fp32")) == ["invalid-model-spec", "usage"]
+    assert _codes("net.pt2", FP32) == ["model-not-found"]
+
+
+def test_plan_names_the_file_of_every_target_setting(model):
+    plan = {setting.name: setting for setting in resolve(model, FP32).plan()}
+    bits = plan["linux-arm64: quantization.weight_bits"]
+    assert (bits.value, bits.origin) == (8, "target _defaults.toml")
+    assert plan["linux-arm64: platform"].origin == "target linux-arm64.toml"
+    assert "remove-noops" in plan["linux-arm64: passes"].value
