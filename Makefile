@@ -1,0 +1,63 @@
+# Every target sets up what it needs: a Python 3.11 with pip is all that must be there.
+# Another interpreter: make PYTHON=/path/to/python3.12 test
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+CXX_SOURCES = $(shell git ls-files '*.cpp' '*.h' 2>/dev/null)
+
+# One file of tests stays in one worker, which then builds what its tests share just once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-slow check format clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## install everything into .venv (the others do it when needed)
+
+demo: $(READY) ## compile and validate MobileNetV2 and a digits network for android-arm64
+	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
+
+test: $(READY) ## run the tests (two processes)
+	$(PYTEST) -m "not slow"
+
+test-slow: $(READY) ## run the tests that take minutes
+	$(PYTEST) -m slow
+
+check: $(READY) ## lint, formatting and types, without changing anything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(if $(CXX_SOURCES),$(BIN)/clang-format --dry-run --Werror $(CXX_SOURCES))
+
+format: $(READY) ## format Python and C++ in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(if $(CXX_SOURCES),$(BIN)/clang-format -i $(CXX_SOURCES))
+
+clean: ## remove .venv and everything built
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The build tools come first and pinned: pip's isolated builds would ignore the constraints.
+$(READY): pyproject.toml constraints.txt examples/requirements.txt | $(BIN)/pip
+	@echo 'installing into $(VENV): some minutes the first time'
+	$(BIN)/python -m pip install -q -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-deps -r examples/requirements.txt
+	@touch $@
+
+# Debian's python3.11 without python3.11-venv has no ensurepip: there, pip puts itself in.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or later is needed, found '$(PYTHON)': make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; }
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	  $(PYTHON) -m venv --clear --without-pip $(VENV) && \
+	  $(PYTHON) -m pip --python $(BIN)/python install -q pip; } || { \
+	  echo "error: '$(PYTHON)' can make no virtual environment: it needs the module venv, and pip 22.3 or later" >&2; \
+	  exit 1; }
