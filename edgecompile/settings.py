@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import with_config
 
@@ -22,11 +22,10 @@ from edgecompile.errors import (
 )
 from edgecompile.problems import Problems
 from edgecompile.program import Precision
+from edgecompile.setting import Setting, Value
 from edgecompile.strict_toml import STRICT_KEBAB, parse, read_toml
-from edgecompile.target import load_target, target_names, target_origins
+from edgecompile.target import load_target, target_names, target_settings
 from edgecompile.user_code import check_spec
-
-Value = str | bool | int | float | tuple[str, ...] | None
 
 
 @with_config(STRICT_KEBAB)
@@ -44,21 +43,6 @@ class Options:
 
 
 DEFAULTS = Options(target=(), format=(), precision="int8", dynamic_batch=False, output="build")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One line of `--plan`.
-
-    Attributes:
-        name: As on the command line ("dynamic-batch"), or a target's dotted key with its name first
-            ("android-arm64: quantization.weight_bits").
-        origin: "default", "argument", "flag --precision", "config FILE" or "target FILE".
-    """
-
-    name: str
-    value: Value
-    origin: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,17 +89,12 @@ class BuildSettings:
 
     def plan(self) -> tuple[Setting, ...]:
         """Return what `--plan` prints: the settings of this build and of each of its targets."""
-        settings = list(self.own_settings())
-        for name in self.targets:
-            values: Any = load_target(name).to_dict()
-            for key, file in target_origins(name).items():
-                value = values
-                for part in key.split("."):
-                    value = value[part]
-                if key == "passes":
-                    value = tuple(entry["name"] for entry in value)
-                settings.append(Setting(name=f"{name}: {key}", value=value, origin=f"target {file}"))
-        return tuple(settings)
+        of_targets = (
+            replace(setting, name=f"{name}: {setting.name}")
+            for name in self.targets
+            for setting in target_settings(name)
+        )
+        return (*self.own_settings(), *of_targets)
 
 
 def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSettings:
@@ -158,7 +137,7 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
 def _read_config(path: Path) -> Options:
     data = read_toml(path, InvalidConfigError)
     options = parse(Options, data, InvalidConfigError, lambda key: path)
-    return dataclasses.replace(
+    return replace(
         options,
         calibration=_beside(path, options.calibration),
         evaluation=_beside(path, options.evaluation),
@@ -220,6 +199,3 @@ def _check_output(output: Path) -> None:
         raise OutputNotWritableError(f"'{existing}' is not a folder", where=f"output: {output}")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputNotWritableError(f"'{existing}' cannot be written to", where=f"output: {output}")
-
-
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)

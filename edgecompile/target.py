@@ -18,6 +18,7 @@ from pydantic import Field, with_config
 from edgecompile import catalogue, shipped
 from edgecompile.errors import InvalidTargetError, UnknownPassError, UnknownTargetError, did_you_mean
 from edgecompile.problems import Problems
+from edgecompile.setting import Setting
 from edgecompile.strict_toml import STRICT, parse, read_toml
 
 
@@ -157,14 +158,23 @@ def load_target(name: str) -> Target:
     return target
 
 
-def target_origins(name: str) -> dict[str, str]:
-    """Return, for each dotted key of a target, the file that its value comes from.
+def target_settings(name: str) -> tuple[Setting, ...]:
+    """Return what the files of a target say, each setting with the file that says it.
 
     Raises:
         UnknownTargetError: There is no such file.
         InvalidTargetError: The file, or what it extends, is not TOML or extends too deeply.
     """
-    return {key: path.name for key, path in _merged(name)[1].items()}
+    data, origins = _merged(name)
+    settings = []
+    for key, path in origins.items():
+        value: Any = data
+        for part in key.split("."):
+            value = value[part]
+        if key == "passes":
+            value = tuple(entry["name"] for entry in value)
+        settings.append(Setting(name=key, value=value, origin=f"target {path.name}"))
+    return tuple(settings)
 
 
 def _path(name: str) -> Path:

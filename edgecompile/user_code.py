@@ -81,11 +81,6 @@ def load_function(spec: str) -> Callable[..., Any]:
     )
 
 
-def function_failed(spec: str, error: BaseException) -> ModelFunctionFailedError:
-    """Return the error to raise when the user's code of `spec` raised `error`."""
-    return ModelFunctionFailedError(f"{spec!r} raised", where=user_location(error), found=describe(error))
-
-
 def describe(error: BaseException) -> str:
     """Return an exception as the last line of a traceback shows it."""
     return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]

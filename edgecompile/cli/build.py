@@ -61,4 +61,4 @@ def _print_plan(settings: tuple[Any, ...], as_json: bool) -> None:
         print_json({"plan": [asdict(setting) for setting in settings]})
         return
     rows = [(setting.name, show_value(setting.value), setting.origin) for setting in settings]
-    print_table("", ("setting", "value", "origin"), rows)
+    print_table(("setting", "value", "origin"), rows)

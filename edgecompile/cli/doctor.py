@@ -24,7 +24,7 @@ def command(as_json: bool) -> None:
     else:
         marks = {True: "ok", False: "no"}
         rows = [(marks[check.ok], check.name, check.found, check.needed, check.note) for check in checks]
-        print_table("", ("", "what", "found", "needed", "without it"), rows)
+        print_table(("", "what", "found", "needed", "without it"), rows)
     missing = [check for check in checks if check.essential and not check.ok]
     if missing:
         raise ToolMissingError(

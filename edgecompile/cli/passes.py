@@ -20,4 +20,4 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json({"passes": [{"name": name, "summary": summary} for name, summary in rows]})
     else:
-        print_table("", ("pass", "what it does"), rows)
+        print_table(("pass", "what it does"), rows)

@@ -41,26 +41,17 @@ def command(name: str | None, as_json: bool) -> None:
         )
         for target in targets
     ]
-    print_table("", ("target", "description", "formats", "emitters"), rows)
+    print_table(("target", "description", "formats", "emitters"), rows)
 
 
 def _print_target(target: Target) -> None:
-    from dataclasses import asdict
-
     from edgecompile.cli.output import print_table, show_value
+    from edgecompile.target import target_settings
 
     click.echo(f"{target.name}: {target.description}\n")
     passes = [(str(step), entry.name, entry.reason) for step, entry in enumerate(target.passes, 1)]
-    print_table("", ("", "pass", "reason"), passes)
-    sections = {
-        "quantization": asdict(target.quantization),
-        **{f"emit.{name}": asdict(settings) for name, settings in target.emit.items()},
-        "validation": asdict(target.validation),
-    }
-    rows = [
-        (f"{section}.{key}", show_value(value))
-        for section, values in sections.items()
-        for key, value in values.items()
-    ]
+    print_table(("", "pass", "reason"), passes)
+    settings = [setting for setting in target_settings(target.name) if "." in setting.name]
+    rows = [(setting.name, show_value(setting.value), setting.origin) for setting in settings]
     click.echo()
-    print_table("", ("setting", "value"), rows)
+    print_table(("setting", "value", "origin"), rows)

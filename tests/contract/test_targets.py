@@ -5,7 +5,7 @@ import tomllib
 import pytest
 
 from edgecompile import catalogue, shipped
-from edgecompile.target import load_target, target_names, target_origins
+from edgecompile.target import load_target, target_names, target_settings
 
 
 @pytest.mark.parametrize("name", target_names())
@@ -16,7 +16,8 @@ def test_target(name):
     assert target.passes
     assert all(len(entry.reason) > 20 for entry in target.passes), "a reason that says nothing"
     assert target.formats
-    assert set(target_origins(name).values()) <= {"_defaults.toml", f"{name}.toml"}
+    origins = {setting.origin for setting in target_settings(name)}
+    assert origins == {"target _defaults.toml", f"target {name}.toml"}
 
 
 @pytest.mark.parametrize("name", target_names())

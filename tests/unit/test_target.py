@@ -8,7 +8,7 @@ from edgecompile.errors import (
     UnknownPassError,
     UnknownTargetError,
 )
-from edgecompile.target import load_target, target_names, target_origins
+from edgecompile.target import load_target, target_names, target_settings
 
 EXTENDS = 'extends = "_defaults"\ndescription = "d"\nplatform = "linux"\narchitecture = "arm64"\n'
 
@@ -48,9 +48,12 @@ def test_tables_merge_key_by_key_and_lists_replace(write):
 
 
 def test_origins_name_the_file_of_each_value(write):
-    origins = target_origins(write("[quantization]\nweight_bits = 7\n"))
-    assert origins["quantization.weight_bits"] == origins["platform"] == "mine.toml"
-    assert origins["quantization.scheme"] == origins["passes"] == "_defaults.toml"
+    settings = target_settings(write("[quantization]\nweight_bits = 7\n"))
+    said = {setting.name: (setting.value, setting.origin) for setting in settings}
+    assert said["quantization.weight_bits"] == (7, "target mine.toml")
+    assert said["platform"] == ("linux", "target mine.toml")
+    assert said["quantization.scheme"] == ("static-int8", "target _defaults.toml")
+    assert said["passes"][0][0] == "remove-noops"
 
 
 def test_unknown_target_says_what_was_meant(folder, write):

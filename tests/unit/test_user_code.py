@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from edgecompile.errors import InvalidModelSpecError, ModelFunctionFailedError, ModelNotFoundError
-from edgecompile.user_code import check_spec, function_failed, load_function, split_spec
+from edgecompile.user_code import check_spec, load_function, split_spec, user_location
 
 
 @pytest.fixture
@@ -105,9 +105,9 @@ def test_a_module_that_imports_what_is_missing_is_the_users_failure(write, tmp_p
         load_function("another_of_this_test:make")
 
 
-def test_function_failed_shows_the_users_line(write):
+def test_user_location_is_the_users_line_and_not_the_librarys(write):
     path = write("def make():\n    import json\n    return json.loads('{')\n")
     with pytest.raises(ValueError) as caught:
         load_function(f"{path}:make")()
-    error = function_failed(f"{path}:make", caught.value)
-    assert error.lines["where"] == f"{path}:3"
+    assert user_location(caught.value) == f"{path}:3"
+    assert user_location(ValueError()) is None
