@@ -16,6 +16,22 @@ LayerKind = Literal["conv", "linear", "other"]
 
 INTEGER_DTYPES = frozenset({"int8", "uint8", "int4"})
 
+# Conv and linear kernels of ONNX Runtime, as they are called in its optimized graph.
+EXECUTED_IN_INTEGER = frozenset(
+    {
+        "ConvInteger",
+        "DynamicQuantizeMatMul",
+        "MatMulInteger",
+        "MatMulIntegerToFloat",
+        "QGemm",
+        "QLinearConv",
+        "QLinearMatMul",
+    }
+)
+EXECUTED_IN_FLOAT = frozenset(
+    {"Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul", "MatMulNBits"}
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorInfo:
@@ -24,6 +40,8 @@ class TensorInfo:
     Attributes:
         name: Its name, or `input_0` where the format keeps none.
         shape: Sizes, a name for a dynamic one; None where the format keeps no shapes (`.ptl`).
+        scale: With which the artifact quantizes or dequantizes it at its edge, where that is a node of
+            its own (ONNX); None in float.
     """
 
     name: str
@@ -96,9 +114,26 @@ class ArtifactContents:
         return sum(not layer.integer for layer in self.layers if layer.kind != "other")
 
     @property
+    def executed_integer_layers(self) -> int | None:
+        """How many conv and linear kernels the engine's optimized graph runs in INT8; None if not asked.
+
+        A graph that says INT8 is a wish: the engine may still find a reason not to fuse.
+        """
+        return _count_in(self.optimized_operators, EXECUTED_IN_INTEGER)
+
+    @property
+    def executed_float_layers(self) -> int | None:
+        """How many it runs in float (with products of two activations, which look the same)."""
+        return _count_in(self.optimized_operators, EXECUTED_IN_FLOAT)
+
+    @property
     def weight_bytes(self) -> int:
         """Size of all weights that belong to a layer, biases apart."""
         return sum(layer.weight_bytes for layer in self.layers)
+
+
+def _count_in(counts: dict[str, int] | None, names: frozenset[str]) -> int | None:
+    return None if counts is None else sum(count for name, count in counts.items() if name in names)
 
 
 @contextmanager
@@ -123,8 +158,11 @@ def damage_reported(artifact_format: str) -> Iterator[None]:
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
+        first_line = (str(error).splitlines() or [""])[0][:300]
+        # The readers' own checks raise plain ValueErrors that say it all; of others the class says most.
+        found = first_line if type(error) is ValueError else f"{type(error).__name__}: {first_line}"
         raise UnreadableArtifactError(
             f"this is not a readable .{artifact_format} file: it is damaged, or of another version",
-            found=f"{type(error).__name__}: {error}"[:300],
+            found=found,
             hint="build or copy it again; a bundle's manifest.json has its SHA-256",
         ) from error

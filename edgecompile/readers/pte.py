@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 from edgecompile.readers.contents import ArtifactContents, LayerInfo, LayerKind, TensorInfo, damage_reported
@@ -22,6 +24,7 @@ COPIES = frozenset(
         "dim_order_ops::_clone_dim_order",
         "dim_order_ops::_empty_dim_order",
         "dim_order_ops::_to_dim_order_copy",
+        "executorch_prim::et_view",
     }
 )
 SCALAR_TYPES = {
@@ -96,7 +99,7 @@ class _Program:
             delegates=dict(delegates),
             outside_delegate={name: count for name, count in outside.items() if name not in COPIES},
             copies={name: count for name, count in outside.items() if name in COPIES},
-            layers=tuple(layers),
+            layers=tuple(_numbered(layers)),
         )
 
     def _walk(
@@ -115,7 +118,7 @@ class _Program:
                 elif kind == "KernelCall":
                     name = names[call.integer("op_index")]
                     outside[name] += 1
-                    layers.append(_kernel(f"{name.split('::')[-1]}_{outside[name] - 1}", name))
+                    layers.append(_kernel(name))
 
     def _delegate(self, delegate: Table) -> tuple[str, tuple[LayerInfo, ...]]:
         """Return a delegate's name and, if it is XNNPACK, its layers; other delegates' data is opaque."""
@@ -132,13 +135,19 @@ class _Program:
         return name, Graph(payload, self.named_sizes).layers
 
 
-def _kernel(name: str, operator: str) -> LayerInfo:
+def _numbered(layers: list[LayerInfo]) -> Iterator[LayerInfo]:
+    """Name the layers by operator and place, since the file keeps no names."""
+    for place, layer in enumerate(layers):
+        yield replace(layer, name=f"{layer.operator.rpartition('::')[2]}_{place}")
+
+
+def _kernel(operator: str) -> LayerInfo:
     """Return a call outside every delegate; ExecuTorch's own conv and linear kernels are float ones."""
-    short = operator.split("::")[-1]
+    short = operator.rpartition("::")[2]
     kind: LayerKind = "conv" if "convolution" in short or "conv2d" in short else "other"
     if short in {"linear", "addmm", "mm"}:
         kind = "linear"
-    return LayerInfo(name=name, operator=operator, where="portable", kind=kind, integer=False)
+    return LayerInfo(name="", operator=operator, where="portable", kind=kind, integer=False)
 
 
 def _tensors(plan: Table, field: str, prefix: str) -> tuple[TensorInfo, ...]:

@@ -58,6 +58,9 @@ class Graph:
     Args:
         payload: What the `.pte` hands to the delegate.
         named_sizes: Bytes of each constant that the `.pte` keeps by name.
+
+    Attributes:
+        layers: Its operators in order, not yet named.
     """
 
     def __init__(self, payload: bytes, named_sizes: Mapping[str, int]) -> None:
@@ -70,15 +73,14 @@ class Graph:
             if not name and size and constant.integer("offset") + size > constant_room:
                 raise ValueError("a constant of the XNNPACK graph lies past the end of the delegate's data")
             self._constant_sizes.append(named_sizes[name] if name else size)
-        self.layers = tuple(
-            self._layer(index, node) for index, node in enumerate(graph.tables("xnodes"))
-        )
+        self.layers = tuple(self._layer(node) for node in graph.tables("xnodes"))
 
-    def _layer(self, index: int, node: Table) -> LayerInfo:
+    def _layer(self, node: Table) -> LayerInfo:
         member, table = node.union("xnode_union")
         name = member.removeprefix("XNN")
         operator = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
-        output = self._values[table.integer("output_id" if "output_id" in table.fields else "output_value_id")]
+        output_field = next(key for key in ("output_id", "output_value_id") if key in table.fields)
+        output = self._values[table.integer(output_field)]
         data_field = next(key for key in ("input_id", "input1_id", "query_id") if key in table.fields)
         data = self._values[table.integer(data_field)]
         weight = self._values[table.integer("filter_id")] if "filter_id" in table.fields else None
@@ -87,7 +89,7 @@ class Graph:
         on_integers = data.dtype in INTEGER_DTYPES and (weight is not None or output.dtype in INTEGER_DTYPES)
         bounds = node.table("output_min_max")
         return LayerInfo(
-            name=f"{operator}_{index}",
+            name="",
             operator=operator,
             where="xnnpack",
             kind=kind,

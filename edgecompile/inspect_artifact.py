@@ -1,0 +1,161 @@
+"""What is in an artifact or a bundle: the data of `edgecompile inspect`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from edgecompile.errors import EngineFailedError, NotABundleError, UnreadableArtifactError
+from edgecompile.executed_graph import executed_operators
+from edgecompile.inspection_text import render
+from edgecompile.readers.contents import ArtifactContents
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectedArtifact:
+    """One artifact file.
+
+    Attributes:
+        notes: What could not be found out, and why.
+    """
+
+    name: str
+    contents: ArtifactContents
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """The artifacts of a bundle, or one bare artifact."""
+
+    artifacts: tuple[InspectedArtifact, ...]
+
+    def text(self, layers: bool = False) -> str:
+        """Return one block per artifact for a terminal 110 columns wide, without colours.
+
+        Args:
+            layers: Add a table with one row per layer.
+        """
+        return "\n".join(
+            render(artifact.name, artifact.contents, artifact.notes, layers=layers)
+            for artifact in self.artifacts
+        )
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the same, with every layer, as JSON's types (no infinity: an open bound is null)."""
+        return {"artifacts": [_artifact_dict(artifact) for artifact in self.artifacts]}
+
+
+def inspect(path: Path) -> Inspection:
+    """Read an artifact, or every artifact of a bundle, without loading any into its engine.
+
+    The exception is ONNX Runtime, which is asked, in a process of its own, for the graph that it executes.
+
+    Raises:
+        NotABundleError: If there is nothing at `path`, or it is a folder without a manifest.
+        UnreadableArtifactError: If an artifact is damaged or of no known format.
+    """
+    if not path.is_dir():
+        return Inspection(artifacts=(_inspect_file(path),))
+    if not (path / MANIFEST).is_file():
+        raise NotABundleError(
+            f"the folder {path} is not a bundle",
+            expected=f"a folder with a {MANIFEST}, or a .pte, .ptl or .onnx file",
+            hint="`edgecompile build` writes one bundle a target, to OUTPUT/<target>/",
+        )
+    from edgecompile.artifact import load_bundle
+
+    bundle = load_bundle(path)
+    return Inspection(artifacts=tuple(_inspect_file(path / artifact.path) for artifact in bundle.artifacts))
+
+
+def detect_format(data: bytes, suffix: str = "") -> str | None:
+    """Return `pte`, `ptl` or `onnx` by the first bytes; ONNX has no magic number, so its suffix helps."""
+    if data[4:6] == b"ET" and data[6:8].isdigit():
+        return "pte"
+    if data[:4] == b"PK\x03\x04":
+        return "ptl"
+    # ONNX is a protobuf whose first field is ir_version, a small varint.
+    if data[:1] == b"\x08" or (suffix == ".onnx" and data):
+        return "onnx"
+    return None
+
+
+def _inspect_file(path: Path) -> InspectedArtifact:
+    data = _read(path)
+    try:
+        contents = _reader(data, path.suffix)(data)
+    except UnreadableArtifactError as error:
+        raise UnreadableArtifactError(error.message, **{"where": str(path), **error.lines}) from error
+    if contents.format != "onnx":
+        return InspectedArtifact(name=path.name, contents=contents)
+    try:
+        optimized = executed_operators(data)
+    except EngineFailedError as error:
+        notes = (f"{error.message}: {error.lines.get('found', '')}",)
+        return InspectedArtifact(name=path.name, contents=contents, notes=notes)
+    return InspectedArtifact(name=path.name, contents=replace(contents, optimized_operators=optimized))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotABundleError(
+            f"there is nothing at {path}", expected="a bundle's folder, or a .pte, .ptl or .onnx file"
+        ) from error
+    except OSError as error:
+        raise UnreadableArtifactError(
+            "the file cannot be read", where=str(path), found=error.strerror
+        ) from error
+
+
+def _reader(data: bytes, suffix: str) -> Callable[[bytes], ArtifactContents]:
+    """Return the reader of the format that the bytes are in; a reader's imports can take a second."""
+    artifact_format = detect_format(data, suffix)
+    if artifact_format is None:
+        raise UnreadableArtifactError(
+            "this is not an artifact",
+            expected="an ExecuTorch program (.pte), a TorchScript Lite archive (.ptl), an ONNX model (.onnx)",
+            found=f"a file that begins with {data[:12]!r}" if data else "an empty file",
+        )
+    if artifact_format == "pte":
+        from edgecompile.readers import pte
+
+        return pte.read
+    if artifact_format == "ptl":
+        from edgecompile.readers import ptl
+
+        return ptl.read
+    from edgecompile.readers import onnx
+
+    return onnx.read
+
+
+def _artifact_dict(artifact: InspectedArtifact) -> dict[str, object]:
+    contents = artifact.contents
+    return {
+        "name": artifact.name,
+        **{key: _finite(value) for key, value in asdict(contents).items()},
+        "integer_layers": contents.integer_layers,
+        "float_layers": contents.float_layers,
+        "executed_integer_layers": contents.executed_integer_layers,
+        "executed_float_layers": contents.executed_float_layers,
+        "weight_bytes": contents.weight_bytes,
+        "notes": list(artifact.notes),
+    }
+
+
+def _finite(value: object) -> object:
+    """Replace infinity and NaN, which JSON has not, by None; tuples by lists."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
