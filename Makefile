@@ -53,11 +53,11 @@ $(READY): pyproject.toml constraints.txt examples/requirements.txt | $(BIN)/pip
 
 # Debian's python3.11 without python3.11-venv has no ensurepip: there, pip puts itself in.
 $(BIN)/pip:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "error: Python 3.11 or later is needed, found '$(PYTHON)': make PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; }
-	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
-	  $(PYTHON) -m venv --clear --without-pip $(VENV) && \
-	  $(PYTHON) -m pip --python $(BIN)/python install -q pip; } || { \
+	@"$(PYTHON)" -m venv $(VENV) >/dev/null 2>&1 || { \
+	  "$(PYTHON)" -m venv --clear --without-pip $(VENV) && \
+	  "$(PYTHON)" -m pip --python $(BIN)/python install -q pip; } || { \
 	  echo "error: '$(PYTHON)' can make no virtual environment: it needs the module venv, and pip 22.3 or later" >&2; \
 	  exit 1; }
