@@ -1,0 +1,135 @@
+"""Rewrites operators into those that ONNX Runtime has integer kernels for."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgecompile.emitters._onnx_graph import (
+    add_constant,
+    constant,
+    dequantize,
+    dequantized_grid,
+    insert_after,
+    insert_before,
+    producer,
+    shape_of,
+    sole_consumer,
+    source,
+)
+
+
+def fold_pads(graph: ir.Graph) -> None:
+    """Fold zero padding into the convolution that alone reads it, also from before its Q/DQ pair.
+
+    Zero is exactly on every grid (it is the zero point), so padding and quantizing commute.
+    """
+    for conv in list(graph):
+        if conv.op_type != "Conv":
+            continue
+        reader = _reader_of_padding(conv)
+        pad = producer(reader.inputs[0])
+        widths = None if pad is None else _zero_pad_widths(pad)
+        if pad is None or widths is None:
+            continue
+        own = conv.attributes.get("pads")
+        total = widths if own is None else [a + b for a, b in zip(widths, own.as_ints(), strict=True)]
+        conv.attributes["pads"] = ir.AttrInt64s("pads", total)
+        reader.replace_input_with(0, pad.inputs[0])
+
+
+def _reader_of_padding(conv: ir.Node) -> ir.Node:
+    """Return the convolution, or the QuantizeLinear of a Q/DQ pair that serves only it."""
+    dequantize_node = producer(conv.inputs[0])
+    if dequantize_node is None or dequantize_node.op_type != "DequantizeLinear":
+        return conv
+    quantize = producer(dequantize_node.inputs[0])
+    if quantize is None or quantize.op_type != "QuantizeLinear":
+        return conv
+    alone = sole_consumer(quantize.outputs[0]) and sole_consumer(dequantize_node.outputs[0])
+    return quantize if alone else conv
+
+
+def _zero_pad_widths(pad: ir.Node) -> list[int] | None:
+    """Return a Pad's spatial widths in Conv's order, or None if a convolution cannot do the same."""
+    mode = pad.attributes.get("mode")
+    if pad.op_type != "Pad" or (mode is not None and mode.as_string() != "constant"):
+        return None
+    _, widths_value, fill_value, axes = [*pad.inputs, None, None][:4]
+    widths, fill = constant(widths_value), constant(fill_value)
+    if widths is None or axes is not None or (fill_value is not None and (fill is None or fill.item() != 0)):
+        return None
+    rank = len(widths) // 2
+    begins, ends = widths[:rank].tolist(), widths[rank:].tolist()
+    if any(begins[:2] + ends[:2]) or min(begins + ends) < 0:  # batch and channels, or cropping
+        return None
+    return [*begins[2:], *ends[2:]]
+
+
+def pool_spatial_means(graph: ir.Graph) -> None:
+    """Turn a quantized mean over all spatial axes into GlobalAveragePool, which has an integer kernel."""
+    for node in list(graph):
+        if node.op_type != "ReduceMean" or dequantized_grid(node.inputs[0]) is None:
+            continue
+        axes = constant(node.inputs[1] if len(node.inputs) > 1 else None)
+        shape = shape_of(node.inputs[0])
+        keepdims = node.attributes.get("keepdims")
+        if axes is None or shape is None or (keepdims is not None and not keepdims.as_int()):
+            continue
+        spatial = list(range(2, len(shape)))
+        if spatial and sorted(axis % len(shape) for axis in axes.tolist()) == spatial:
+            node.op_type = "GlobalAveragePool"
+            node.attributes.clear()
+            node.resize_inputs(1)
+
+
+def flatten_linears(graph: ir.Graph) -> None:
+    """Turn a quantized linear on more than two axes into Gemm between two reshapes of steps.
+
+    ONNX Runtime's QGemm takes matrices only; as MatMul and Add the result leaves the integers.
+
+    Before: DQ (B, T, K) -> MatMul (K, N) -> Add (N,) -> Q (B, T, N)
+    After:  Reshape (B*T, K) -> DQ -> Gemm -> Q -> Reshape (B, T, N)
+    """
+    for matmul in list(graph):
+        grid = dequantized_grid(matmul.inputs[0]) if matmul.op_type == "MatMul" else None
+        weight = _transposed_weight(matmul) if grid is not None else None
+        shape = shape_of(matmul.outputs[0])
+        if grid is None or weight is None or shape is None:
+            continue
+        last, bias = _bias_add(matmul, shape[-1])
+        quantize = sole_consumer(last.outputs[0])
+        if quantize is None or quantize.op_type != "QuantizeLinear" or shape.count(-1) > 1:
+            continue
+        # (B, T, K) -> (B*T, K); the weight is (N, K)
+        columns = (shape_of(weight) or [-1])[-1]
+        rows = add_constant(graph, f"{last.name}_rows", np.array([-1, columns], np.int64))
+        steps = source(producer(matmul.inputs[0]))
+        flat = insert_before(quantize, "Reshape", [steps, rows], f"{last.name}_flat")
+        values = dequantize(graph, quantize, flat, grid, f"{last.name}_input")
+        product = insert_before(quantize, "Gemm", [values, weight, bias], f"{last.name}_gemm", transB=1)
+        quantize.replace_input_with(0, product)
+        # (B*T, N) -> (B, T, N)
+        target = add_constant(graph, f"{last.name}_shape", np.array(shape, np.int64))
+        insert_after(quantize, "Reshape", [target], f"{last.name}_unflat")
+
+
+def _transposed_weight(matmul: ir.Node) -> ir.Value | None:
+    """Return the dequantized (N, K) weight that a MatMul reads transposed, or None."""
+    transpose = producer(matmul.inputs[1])
+    if transpose is None or transpose.op_type != "Transpose":
+        return None
+    weight = transpose.inputs[0]
+    steps = constant(source(producer(weight)))
+    is_matrix = dequantized_grid(weight) is not None and steps is not None and steps.ndim == 2
+    return weight if is_matrix else None
+
+
+def _bias_add(matmul: ir.Node, columns: int) -> tuple[ir.Node, ir.Value | None]:
+    """Return the node that ends a linear, and its bias: the Add of a constant (N,), or the MatMul."""
+    add = sole_consumer(matmul.outputs[0])
+    if add is None or add.op_type != "Add":
+        return matmul, None
+    bias = next((value for value in add.inputs if value is not matmul.outputs[0]), None)
+    array = constant(bias)
+    return (add, bias) if array is not None and array.shape == (columns,) else (matmul, None)

@@ -1,0 +1,190 @@
+"""Emits ONNX in QDQ form, for ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+import onnxsim
+import torch
+from onnx_ir.passes.common import OutputFixPass, TopologicalSortPass
+
+from edgecompile.artifact import Emitted
+from edgecompile.emitters._onnx_qdq import prepare_for_fusion
+from edgecompile.engines.onnxruntime import Onnxruntime, optimized_graph
+from edgecompile.errors import LoweringFailedError
+from edgecompile.program import Declined, QuantizedProgram
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from edgecompile.target import EmitSettings
+
+_COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul")
+
+
+class Onnx:
+    """The emitter of `.onnx`."""
+
+    format = "onnx"
+    engine = "onnxruntime"
+    suffix = ".onnx"
+
+    @staticmethod
+    def emit(program: QuantizedProgram, settings: EmitSettings) -> Emitted:
+        """Lower a program; input names are kept, outputs are `output` or `output_0`, `output_1`, ...
+
+        Raises:
+            LoweringFailedError: An operator has no ONNX form, or the result is not valid ONNX.
+        """
+        exported = _export(program.exported, settings.opset)
+        model = ir.from_proto(_simplify(exported))
+        _name_nodes(model.graph)
+        prepare_for_fusion(model, settings.weight_dtype)
+        OutputFixPass()(model)
+        TopologicalSortPass()(model)
+        _name_signature(model.graph, program)
+        _strip(model)
+        data = _checked_bytes(ir.to_proto(model))
+        operators = Counter(node.op_type for node in model.graph)
+        return Emitted(
+            format=Onnx.format,
+            engine=Onnx.engine,
+            engine_version=Onnxruntime.version(),
+            data=data,
+            operators=dict(sorted(operators.items())),
+            delegates={},
+            declined=_left_in_float(data) if program.precision == "int8" else (),
+        )
+
+
+def _export(exported: ExportedProgram, opset: int) -> onnx.ModelProto:
+    try:
+        with _quiet():
+            program = torch.onnx.export(exported, dynamo=True, opset_version=opset, verbose=False)
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise _lowering_failure(error) from error
+    if program is None:
+        raise LoweringFailedError("torch.onnx.export returned no model")
+    return program.model_proto
+
+
+def _lowering_failure(error: BaseException) -> LoweringFailedError:
+    """Say in two lines what the exporter's chain of exceptions says in two hundred."""
+    cause = error
+    text = str(error)
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+        text += f"\n{cause}"
+    found = re.search(r"translating node %(\w+).*?target=torch\.ops\.([\w.]+)", text)
+    return LoweringFailedError(
+        f"{found[2] if found else 'the program'} has no ONNX form",
+        where=f"node {found[1]!r}" if found else None,
+        found=str(cause).splitlines()[0],
+        hint="replace the operator in the model, or build without the format onnx.",
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's prints, warnings and logs away from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+    with _quiet():
+        simplified: onnx.ModelProto = onnxsim.simplify(model)[0]
+    return simplified
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Name nodes like their outputs, which have the names of the program's nodes."""
+    for node in graph:
+        node.name = node.outputs[0].name
+
+
+def _name_signature(graph: ir.Graph, program: QuantizedProgram) -> None:
+    """Give inputs, outputs and dynamic dimensions the names that a user knows."""
+    graph.name = program.name
+    names = [name for name in program.exported.graph_signature.user_inputs if isinstance(name, str)]
+    for value, name in zip(graph.inputs, names, strict=True):
+        value.name = name
+    for index, value in enumerate(graph.outputs):
+        value.name = "output" if len(graph.outputs) == 1 else f"output_{index}"
+    dimensions: dict[str, str] = {}
+    for value in graph.inputs:
+        for axis, dimension in enumerate(value.shape or ()):
+            if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None:
+                taken = axis > 0 or "batch" in dimensions.values()
+                dimensions.setdefault(dimension.value, f"{value.name}_dim_{axis}" if taken else "batch")
+    for value in (*graph.inputs, *graph.outputs):
+        dims = [_named(dimension, dimensions) for dimension in value.shape or ()]
+        value.shape = None if value.shape is None else ir.Shape(dims)
+
+
+def _named(dimension: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | None:
+    if isinstance(dimension, int):
+        return dimension
+    # An output's dimension may be an expression of the inputs' ("s77 * 4").
+    return dimension.value and re.sub(
+        r"[A-Za-z_]\w*", lambda word: names.get(word[0], word[0]), dimension.value
+    )
+
+
+def _strip(model: ir.Model) -> None:
+    """Remove what no engine reads: traces, tool versions, intermediate shapes."""
+    model.producer_name, model.producer_version = "edgecompile", None
+    model.domain, model.model_version, model.doc_string = None, None, None
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.graph.doc_string = None
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            if not value.is_graph_output():
+                value.shape, value.type = None, None
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None
+
+
+def _checked_bytes(model: onnx.ModelProto) -> bytes:
+    data: bytes = model.SerializeToString(deterministic=True)
+    try:
+        onnx.checker.check_model(data, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise LoweringFailedError("the exported ONNX model is not valid", found=first_line) from error
+    return data
+
+
+def _left_in_float(data: bytes) -> tuple[Declined, ...]:
+    """Return the convolutions and linears that ONNX Runtime did not fuse into integer operators."""
+    reason = "ONNX Runtime computes it in float: its inputs or its output are not quantized"
+    return tuple(
+        Declined(what=f"{node.op_type} {node.name}", where="", reason=reason)
+        for node in optimized_graph(data).node
+        if node.op_type in _COMPUTING
+    )
