@@ -21,6 +21,7 @@ from edgecompile.artifact import Emitted
 from edgecompile.emitters._onnx_qdq import prepare_for_fusion
 from edgecompile.engines.onnxruntime import Onnxruntime, optimized_graph
 from edgecompile.errors import LoweringFailedError
+from edgecompile.graph_edit import source_line
 from edgecompile.program import Declined, QuantizedProgram
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Onnx:
             data=data,
             operators=dict(sorted(operators.items())),
             delegates={},
-            declined=_left_in_float(data) if program.precision == "int8" else (),
+            declined=_left_in_float(data, program.exported) if program.precision == "int8" else (),
         )
 
 
@@ -74,6 +75,13 @@ def _export(exported: ExportedProgram, opset: int) -> onnx.ModelProto:
         raise _lowering_failure(error) from error
     if program is None:
         raise LoweringFailedError("torch.onnx.export returned no model")
+    written = program.model.graph.opset_imports[""]
+    if written != opset:  # the exporter only warns
+        raise LoweringFailedError(
+            f"torch.onnx.export cannot write opset {opset}",
+            found=f"opset {written}",
+            hint="set another opset.",
+        )
     return program.model_proto
 
 
@@ -129,8 +137,9 @@ def _name_signature(graph: ir.Graph, program: QuantizedProgram) -> None:
     names = [name for name in program.exported.graph_signature.user_inputs if isinstance(name, str)]
     for value, name in zip(graph.inputs, names, strict=True):
         value.name = name
+    numbered = len(graph.outputs) > 1 or "output" in names
     for index, value in enumerate(graph.outputs):
-        value.name = "output" if len(graph.outputs) == 1 else f"output_{index}"
+        value.name = f"output_{index}" if numbered else "output"
     dimensions: dict[str, str] = {}
     for value in graph.inputs:
         for axis, dimension in enumerate(value.shape or ()):
@@ -180,11 +189,12 @@ def _checked_bytes(model: onnx.ModelProto) -> bytes:
     return data
 
 
-def _left_in_float(data: bytes) -> tuple[Declined, ...]:
+def _left_in_float(data: bytes, exported: ExportedProgram) -> tuple[Declined, ...]:
     """Return the convolutions and linears that ONNX Runtime did not fuse into integer operators."""
+    lines = {node.name: source_line(node) for node in exported.graph.nodes}
     reason = "ONNX Runtime computes it in float: its inputs or its output are not quantized"
     return tuple(
-        Declined(what=f"{node.op_type} {node.name}", where="", reason=reason)
+        Declined(what=f"{node.op_type} {node.name}", where=lines.get(node.name, ""), reason=reason)
         for node in optimized_graph(data).node
         if node.op_type in _COMPUTING
     )

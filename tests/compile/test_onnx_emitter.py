@@ -300,6 +300,32 @@ def test_a_missing_operator_is_named_and_nothing_is_printed(capfd: pytest.Captur
     assert capfd.readouterr() == ("", "")
 
 
+class HalfQuantized(nn.Module):
+    """A convolution whose output is not quantized."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = Weights(8, 4, 3, 3)
+
+    def forward(self, output: torch.Tensor) -> torch.Tensor:
+        return F.gelu(F.conv2d(quantized(output, INPUT), self.weights(), self.weights.bias))
+
+
+def test_what_runs_in_float_is_declined_with_its_line() -> None:
+    emitted = Onnx.emit(program_of(HalfQuantized(), (torch.randn(1, 4, 8, 8),)), settings())
+    (row,) = emitted.declined
+    assert row.what == "Conv conv2d"
+    assert row.where.startswith("test_onnx_emitter.py:")
+    names = [value.name for value in onnx.load_from_string(emitted.data).graph.output]
+    assert names == ["output_0"]  # `output` is the input's name
+
+
+def test_an_opset_that_cannot_be_written_is_refused() -> None:
+    program = program_of(Padded(), (torch.randn(1, 3, 9, 9), torch.randn(1, 8, 1, 1)), precision="fp32")
+    with pytest.raises(LoweringFailedError, match="opset 13"):
+        Onnx.emit(program, EmitSettings(emitter="onnx", opset=13, weight_dtype="int8"))
+
+
 def test_the_engine_says_in_a_line_what_failed() -> None:
     with pytest.raises(EngineFailedError, match="load") as failure:
         Onnxruntime.load(b"not an artifact", precise=False)
