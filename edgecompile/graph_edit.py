@@ -83,7 +83,9 @@ class ProgramEditor:
         with self.graph.inserting_before(before):
             node = self.graph.call_function(target, args)
         origin = before if like is None else like
-        node.meta = {key: origin.meta[key] for key in ("stack_trace", "nn_module_stack") if key in origin.meta}
+        node.meta = {
+            key: origin.meta[key] for key in ("stack_trace", "nn_module_stack") if key in origin.meta
+        }
         node.meta["val"] = self._fake_value(node)
         return node
 

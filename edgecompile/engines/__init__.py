@@ -1,0 +1,1 @@
+"""One engine a file: runs artifacts in Python on this host."""

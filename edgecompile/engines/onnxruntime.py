@@ -16,6 +16,7 @@ import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgecompile.errors import EngineFailedError
+from edgecompile.quantize.arithmetic import Arithmetic
 
 _FATAL = 4  # ONNX Runtime's log severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 
@@ -55,6 +56,7 @@ class Onnxruntime:
     """The engine `onnxruntime` on the CPU, one thread."""
 
     name = "onnxruntime"
+    arithmetic: Arithmetic = "exact"
 
     @staticmethod
     def version() -> str:

@@ -67,7 +67,9 @@ def _replace_adaptive(editor: ProgramEditor, node: Node) -> str | None:
     if len(shape_of(source)) != 4:
         return "its input has no batch dimension"
     height, width = shape_of(source)[2:]
-    rows, columns = (size if want is None else want for size, want in zip((height, width), wanted, strict=True))
+    rows, columns = (
+        size if want is None else want for size, want in zip((height, width), wanted, strict=True)
+    )
     if rows == 1 and columns == 1:
         editor.replace(node, editor.insert(node, aten.mean.dim, source, [2, 3], True))
         return None

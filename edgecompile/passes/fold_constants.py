@@ -37,7 +37,9 @@ class FoldConstants:
                 value = _evaluate(editor, node)
                 grows = value.nbytes > sum(source.meta["val"].nbytes for source in inputs)
                 if grows and value.nbytes > _LARGE_BYTES:
-                    reason = f"its value takes {value.nbytes / 1e6:.1f} MB, more than what it is computed from"
+                    reason = (
+                        f"its value takes {value.nbytes / 1e6:.1f} MB, more than what it is computed from"
+                    )
             if reason is not None:
                 what, where = operator_name(node), source_line(node)
                 declined.append(Declined(what=what, where=where, reason=reason))

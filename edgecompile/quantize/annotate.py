@@ -149,9 +149,7 @@ class EdgeQuantizer(Quantizer):
         first = sources[0]
         shared = SharedQuantizationSpec((first, node))
         inputs = dict.fromkeys(sources[1:], shared) | {first: self._activation}
-        node.meta[_KEY] = QuantizationAnnotation(
-            input_qspec_map=inputs, output_qspec=shared, _annotated=True
-        )
+        node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=shared, _annotated=True)
         return None
 
     def _annotate_unit(self, node: Node, inputs: dict[Node, Any]) -> None:
@@ -159,9 +157,7 @@ class EdgeQuantizer(Quantizer):
         users = list(node.users)
         clamp = users[0] if len(users) == 1 and users[0].target in ACTIVATIONS else None
         output = None if clamp is not None else self._activation
-        node.meta[_KEY] = QuantizationAnnotation(
-            input_qspec_map=inputs, output_qspec=output, _annotated=True
-        )
+        node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=output, _annotated=True)
         if clamp is not None:
             clamp.meta[_KEY] = QuantizationAnnotation(output_qspec=self._activation, _annotated=True)
 

@@ -1,0 +1,145 @@
+"""Emits `.pte` for ExecuTorch, with everything that can be inside the XNNPACK delegate."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch.fx import GraphModule, Node
+
+from edgecompile.artifact import Emitted
+from edgecompile.engine import captured_stderr
+from edgecompile.engines.executorch import Executorch as Engine
+from edgecompile.errors import LoweringFailedError
+from edgecompile.graph_edit import source_line
+from edgecompile.program import Declined, QuantizedProgram
+
+if TYPE_CHECKING:
+    from edgecompile.target import EmitSettings
+
+_PARTITIONER_LOGGERS = (
+    "executorch.backends.xnnpack.partition.config.xnnpack_config",
+    "executorch.backends.xnnpack.partition.config.gemm_configs",
+    "executorch.backends.xnnpack.partition.config.generic_node_configs",
+    "executorch.backends.xnnpack.partition.config.quant_affine_configs",
+)
+
+
+class Executorch:
+    """The emitter of `.pte`."""
+
+    format = "pte"
+    engine = "executorch"
+    suffix = ".pte"
+
+    @staticmethod
+    def emit(program: QuantizedProgram, settings: EmitSettings) -> Emitted:  # noqa: ARG004
+        """Lower a program to the edge dialect, delegate to XNNPACK, and serialize.
+
+        Raises:
+            LoweringFailedError: ExecuTorch has no kernel for an operator, or its lowering fails.
+        """
+        with captured_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+            try:
+                with _reasons() as reasons:
+                    edge = to_edge_transform_and_lower(
+                        program.exported,
+                        partitioner=[XnnpackPartitioner()],
+                        # The verifier rejects operators of the training dialect that the lowering
+                        # itself decomposes later; what cannot be lowered fails below by name.
+                        compile_config=EdgeCompileConfig(_check_ir_validity=False),
+                    )
+                graph_module = edge.exported_program().graph_module
+                data = bytes(edge.to_executorch().buffer)
+            except Exception as error:
+                first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+                raise LoweringFailedError(
+                    f"ExecuTorch cannot lower the program: {type(error).__name__}: {first}",
+                    hint="leave the format out with --format, or replace the operator in the model",
+                ) from error
+        return Emitted(
+            format=Executorch.format,
+            engine=Executorch.engine,
+            engine_version=Engine.version(),
+            data=data,
+            operators=dict(sorted(_operators(graph_module).items())),
+            delegates=dict(sorted(_delegates(graph_module).items())),
+            declined=tuple(_outside(graph_module, reasons)),
+        )
+
+
+@contextmanager
+def _reasons() -> Iterator[dict[str, str]]:
+    """Collect the partitioner's reasons, by node name; it gives them to its debug log only."""
+    reasons: dict[str, str] = {}
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            node, reason = getattr(record.msg, "node", None), getattr(record.msg, "reason", "")
+            if isinstance(node, Node):
+                reasons.setdefault(node.name, reason)
+
+    handler = Collect()
+    loggers = [logging.getLogger(name) for name in _PARTITIONER_LOGGERS]
+    before = [(logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+    try:
+        yield reasons
+    finally:
+        for logger, (level, propagate) in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+
+
+def _is_delegate_call(node: Node) -> bool:
+    return "executorch_call_delegate" in str(node.target)
+
+
+def _computing(graph_module: GraphModule) -> Iterator[Node]:
+    """Yield the calls outside every delegate that are more than bookkeeping."""
+    for node in graph_module.graph.nodes:
+        if node.op == "call_function" and "getitem" not in str(node.target) and not _is_delegate_call(node):
+            yield node
+
+
+def _name(node: Node) -> str:
+    schema: Any = getattr(node.target, "_schema", None)
+    return str(schema.name) if schema is not None else str(node.target)
+
+
+def _delegated(graph_module: GraphModule) -> Iterator[tuple[str, GraphModule]]:
+    for node in graph_module.graph.nodes:
+        if _is_delegate_call(node):
+            lowered: Any = getattr(graph_module, str(node.args[0]))
+            yield str(lowered.backend_id), lowered.original_module.graph_module
+
+
+def _delegates(graph_module: GraphModule) -> Counter[str]:
+    return Counter(backend.removesuffix("Backend").lower() for backend, _ in _delegated(graph_module))
+
+
+def _operators(graph_module: GraphModule) -> Counter[str]:
+    inside = [inner for _, inner in _delegated(graph_module)]
+    return Counter(_name(node) for module in (graph_module, *inside) for node in _computing(module))
+
+
+def _outside(graph_module: GraphModule, reasons: dict[str, str]) -> Iterator[Declined]:
+    for node in _computing(graph_module):
+        reason = reasons.get(node.name, "XNNPACK's partitioner has no rule for it")
+        yield Declined(
+            what=f"{_name(node)} ({node.name})",
+            where=source_line(node),
+            reason=f"runs outside the delegate: {reason}",
+        )

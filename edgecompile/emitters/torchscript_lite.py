@@ -1,0 +1,328 @@
+"""Emits `.ptl` for the lite interpreter: quantized layers become `quantized::` kernels.
+
+The program is printed as TorchScript, one line a node, and compiled. Between kernels activations are
+quint8 tensors: the same integers moved by 128, with the zero point moved too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.fx import Node
+
+from edgecompile.artifact import Emitted
+from edgecompile.engines.torchscript_lite import TorchscriptLite as Engine
+from edgecompile.engines.torchscript_lite import qnnpack
+from edgecompile.errors import LoweringFailedError
+from edgecompile.graph_edit import user_input_names
+from edgecompile.program import Declined, QuantizedProgram
+from edgecompile.quantize.layers import (
+    DEQUANTIZE,
+    QUANTIZE,
+    QuantizationParameters,
+    QuantizedLayer,
+    constants_of,
+    parameters_of,
+    quantized_layers,
+)
+
+if TYPE_CHECKING:
+    from edgecompile.target import EmitSettings
+
+_UNSIGNED = 128  # what moves int8 to quint8
+_INT8_MIN, _INT8_MAX = -128, 127
+
+
+class TorchscriptLite:
+    """The emitter of `.ptl`."""
+
+    format = "ptl"
+    engine = "torchscript-lite"
+    suffix = ".ptl"
+
+    @staticmethod
+    def emit(program: QuantizedProgram, settings: EmitSettings) -> Emitted:  # noqa: ARG004
+        """Lower a program to TorchScript and save it for the lite interpreter.
+
+        Raises:
+            LoweringFailedError: TorchScript has no form of an operator.
+        """
+        with qnnpack(), torch.no_grad():
+            printer = _Printer(program)
+            source = printer.source()
+            try:
+                module = _compile(source, printer.attributes)
+                data = module._save_to_buffer_for_lite_interpreter()
+            except Exception as error:
+                lines = [line for line in str(error).splitlines() if line.strip()]
+                raise LoweringFailedError(
+                    f"TorchScript cannot express the program: {lines[0] if lines else error!r}",
+                    where="\n".join(lines[-3:]),
+                    hint="leave the format out with --format, or replace the operator in the model",
+                ) from error
+        return Emitted(
+            format=TorchscriptLite.format,
+            engine=TorchscriptLite.engine,
+            engine_version=Engine.version(),
+            data=data,
+            operators=dict(sorted(printer.operators.items())),
+            delegates={},
+            declined=tuple(printer.declined),
+        )
+
+
+_classes: dict[str, type[torch.nn.Module]] = {}
+
+
+def _compile(source: str, attributes: dict[str, Any]) -> torch.jit.ScriptModule:
+    # TorchScript numbers classes of one name in the order in which a process meets them, and writes the
+    # number into the file; a name made from the content is the same in every process.
+    digest = hashlib.sha256(source.encode())
+    for name, value in attributes.items():
+        digest.update(f"{name} {type(value)}".encode())
+    name = f"Program_{digest.hexdigest()[:16]}"
+    if name not in _classes:
+        _classes[name] = type(name, (torch.nn.Module,), {"__module__": "edgecompile"})
+    module = _classes[name]()
+    for attribute, value in attributes.items():
+        if isinstance(value, torch.Tensor):
+            module.register_buffer(attribute, value)
+        else:
+            setattr(module, attribute, value)
+    scripted = torch.jit.script(module.eval())
+    if not scripted._c._has_method("forward"):
+        scripted.define(source)
+    return scripted
+
+
+class _Printer:
+    """Prints a program as the source of `forward`, and collects the constants that it names."""
+
+    def __init__(self, program: QuantizedProgram) -> None:
+        self.attributes: dict[str, Any] = {}
+        self.operators: Counter[str] = Counter()
+        self.declined: list[Declined] = []
+        self._exported = program.exported
+        self._constants = constants_of(program.exported)
+        self._layers = {layer.output: layer for layer in quantized_layers(program.exported)}
+        self._inside = {
+            part
+            for layer in self._layers.values()
+            for part in (layer.padding, layer.compute, layer.clamp)
+            if part is not None
+        }
+        self._lines: list[str] = []
+
+    def source(self) -> str:
+        """Return the source of `forward`."""
+        arguments = ", ".join(["self", *user_input_names(self._exported)])
+        for node in self._exported.graph.nodes:
+            self._print(node)
+        return "\n    ".join([f"def forward({arguments}):", *self._lines]) + "\n"
+
+    def _print(self, node: Node) -> None:
+        if node.op == "output":
+            self._print_output(node)
+        elif node in self._layers:
+            layer = self._layers[node]
+            lower = _LOWERINGS.get(layer.kind)
+            if lower is None:
+                self._print_in_float(layer)
+            else:
+                lower(self, layer)
+        elif node.op != "call_function" or node in self._inside or self._feeds_layers_only(node):
+            return
+        elif node.target is QUANTIZE:
+            self._quantize(node, str(node.args[0]))
+        elif node.target is DEQUANTIZE:
+            self.assign(node.name, "aten::dequantize", str(node.args[0]))
+        else:
+            arguments = [self._value(argument) for argument in node.args]
+            arguments += [f"{key}={self._value(value)}" for key, value in node.kwargs.items()]
+            self.assign(node.name, node.target._schema.name, *arguments)  # type: ignore[union-attr]
+
+    def assign(self, name: str, operator: str, *arguments: str) -> None:
+        """Print a call and count it."""
+        self.operators[operator] += 1
+        namespace, _, function = operator.partition("::")
+        self._lines.append(f"{name} = torch.ops.{namespace}.{function}({', '.join(arguments)})")
+
+    def attribute(self, name: str, value: Any) -> str:
+        """Store a constant of the module and return how the source names it."""
+        self.attributes[name] = value
+        return f"self.{name}"
+
+    def _feeds_layers_only(self, node: Node) -> bool:
+        return bool(node.users) and all(user in self._inside for user in node.users)
+
+    def _print_output(self, node: Node) -> None:
+        outputs = node.args[0]
+        assert isinstance(outputs, tuple | list)
+        values = ", ".join(self._value(output) for output in outputs)
+        self._lines.append(f"return {values}")
+
+    def _value(self, argument: object) -> str:
+        if isinstance(argument, Node):
+            constant = self._constants.get(argument.name)
+            if constant is not None and argument.op == "placeholder":
+                return self.attribute(argument.name, constant)
+            return argument.name
+        if isinstance(argument, list | tuple):
+            return f"[{', '.join(self._value(item) for item in argument)}]"
+        return repr(argument)  # numbers, None, and torch's dtypes and layouts print as source
+
+    def _quantize(self, node: Node, value: str) -> None:
+        parameters = parameters_of(node)
+        scale, zero_point = quint8(parameters)
+        self.assign(node.name, "aten::quantize_per_tensor", value, scale, zero_point, "torch.quint8")
+
+    def _print_in_float(self, layer: QuantizedLayer) -> None:
+        reason = _FLOAT_REASONS.get(layer.kind, "PyTorch has no quantized kernel for it")
+        self.declined.append(
+            Declined(
+                what=f"{layer.kind} ({layer.name})",
+                where=layer.where,
+                reason=f"computes in float between dequantize and quantize: {reason}",
+            )
+        )
+        for node in layer.inputs:
+            if self._feeds_layers_only(node):
+                self.assign(node.name, "aten::dequantize", str(node.args[0]))
+        for part in (layer.compute, layer.clamp):
+            if part is not None:
+                arguments = [self._value(argument) for argument in part.args]
+                self.assign(part.name, part.target._schema.name, *arguments)  # type: ignore[union-attr]
+        self._quantize(layer.output, str(layer.output.args[0]))
+
+
+_FLOAT_REASONS = {
+    "mean": "the quantized kernel gives the output its input's scale, which wastes most of its range",
+}
+
+
+def quint8(parameters: QuantizationParameters) -> tuple[str, str]:
+    """Return scale and zero point of the same integers moved to quint8, as source."""
+    return repr(parameters.scale), str(parameters.zero_point + _UNSIGNED)
+
+
+def _operand(layer: QuantizedLayer, index: int = 0) -> str:
+    return str(layer.inputs[index].args[0])
+
+
+def _clamp(layer: QuantizedLayer) -> tuple[str, bool]:
+    """Return the kernel's suffix, and whether a clamp must follow it.
+
+    Saturation at the ends of the integer range does what the clamp does where their bounds agree.
+    """
+    low, high = layer.quantized_bounds
+    fused_low = layer.output_parameters.zero_point
+    if low == _INT8_MIN:
+        return ("_relu" if layer.clamp is not None and low == fused_low else ""), high != _INT8_MAX
+    if low == fused_low:
+        return "_relu", high != _INT8_MAX
+    return "", True
+
+
+def _finish(printer: _Printer, layer: QuantizedLayer, operator: str, *arguments: str) -> None:
+    """Print a kernel with its output's quantization, and the clamp where the kernel has none."""
+    suffix, clamp = _clamp(layer)
+    scale, zero_point = quint8(layer.output_parameters)
+    name = layer.output.name
+    result = f"{name}_unclamped" if clamp else name
+    printer.assign(result, f"{operator}{suffix}", *arguments, scale, zero_point)
+    if clamp:
+        low, high = layer.quantized_bounds
+        parameters = layer.output_parameters
+        bounds = [repr((bound - parameters.zero_point) * parameters.scale) for bound in (low, high)]
+        printer.assign(name, "aten::clamp", result, *bounds)
+
+
+def _quantized_weight(layer: QuantizedLayer) -> torch.Tensor:
+    weights = layer.weights
+    assert weights is not None
+    scales = weights.scales.double()
+    zero_points = torch.zeros(len(scales), dtype=torch.int64)
+    tensor: torch.Tensor = torch._make_per_channel_quantized_tensor(  # type: ignore[attr-defined]
+        weights.weight.contiguous(), scales, zero_points, 0
+    )
+    return tensor
+
+
+def _convolution(printer: _Printer, layer: QuantizedLayer) -> None:
+    assert layer.weights is not None
+    spatial = layer.compute.meta["val"].dim() - 2
+    defaults: list[Any] = [[1] * spatial, [0] * spatial, [1] * spatial, 1]
+    given = list(layer.compute.args[3:])
+    stride, padding, dilation, groups = [*given, *defaults[len(given) :]]
+    kernel = getattr(torch.ops.quantized, f"{layer.kind}_prepack")
+    packed = kernel(
+        _quantized_weight(layer),
+        layer.weights.bias,
+        _per_axis(stride, spatial),
+        _per_axis(padding, spatial),
+        _per_axis(dilation, spatial),
+        groups,
+    )
+    value = _operand(layer)
+    if layer.padding is not None:
+        value = f"{layer.name}_padded"
+        printer.assign(
+            value,
+            "aten::constant_pad_nd",
+            _operand(layer),
+            repr(list(layer.padding.args[1])),
+            "0.",  # type: ignore[arg-type]
+        )
+    attribute = printer.attribute(f"{layer.name}_packed", packed)
+    _finish(printer, layer, f"quantized::{layer.kind}", value, attribute)
+
+
+def _per_axis(value: Any, spatial: int) -> list[int]:
+    return [value] * spatial if isinstance(value, int) else list(value)
+
+
+def _linear(printer: _Printer, layer: QuantizedLayer) -> None:
+    assert layer.weights is not None
+    packed = torch.ops.quantized.linear_prepack(_quantized_weight(layer), layer.weights.bias)
+    attribute = printer.attribute(f"{layer.name}_packed", packed)
+    _finish(printer, layer, "quantized::linear", _operand(layer), attribute)
+
+
+def _binary(printer: _Printer, layer: QuantizedLayer) -> None:
+    _finish(printer, layer, f"quantized::{layer.kind}", _operand(layer, 0), _operand(layer, 1))
+
+
+def _concatenation(printer: _Printer, layer: QuantizedLayer) -> None:
+    values = ", ".join(str(node.args[0]) for node in layer.inputs)
+    axis = layer.compute.args[1] if len(layer.compute.args) > 1 else 0
+    scale, zero_point = quint8(layer.output_parameters)
+    printer.assign(layer.output.name, "quantized::cat", f"[{values}]", repr(axis), scale, zero_point)
+
+
+def _same_scale(printer: _Printer, layer: QuantizedLayer) -> None:
+    """An operator that moves or compares integers: ATen's own takes quantized tensors."""
+    # Kernels return channels-last tensors, which a view cannot always reinterpret.
+    name = "reshape" if layer.kind == "view" else layer.kind
+    arguments = [_literal(argument) for argument in layer.compute.args[1:]]
+    printer.assign(layer.output.name, f"aten::{name}", _operand(layer), *arguments)
+
+
+def _literal(argument: object) -> str:
+    return repr(list(argument)) if isinstance(argument, list | tuple) else repr(argument)
+
+
+_LOWERINGS: dict[str, Callable[[_Printer, QuantizedLayer], None]] = {
+    "conv1d": _convolution,
+    "conv2d": _convolution,
+    "linear": _linear,
+    "add": _binary,
+    "mul": _binary,
+    "cat": _concatenation,
+    **dict.fromkeys(
+        ("view", "permute", "slice", "constant_pad_nd", "max_pool2d", "relu", "hardtanh"), _same_scale
+    ),
+}

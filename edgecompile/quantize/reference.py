@@ -1,0 +1,198 @@
+"""The integer-exact reference: a quantized program run in the arithmetic that the engines document.
+
+Every convolution and linear layer is computed in exact integers and requantized once, as XNNPACK and
+QNNPACK do it:
+
+    accumulator = sum((x - zero_point_x) * w) + bias                  int32, exact
+    y = round_half_even(float32(accumulator) * float32(s_x * s_w / s_y)) + zero_point_y, clamped
+
+Jacob et al. 2018, section 2; the float32 multiplier is that of XNNPACK's and QNNPACK's fp32 kernels.
+Other operators are computed in float64 and rounded once, except additions, for which `Arithmetic` names
+an engine's documented fixed-point form.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node, map_arg
+from torch.nn import functional
+
+from edgecompile.graph_edit import user_input_names
+from edgecompile.quantize.arithmetic import Arithmetic
+from edgecompile.quantize.layers import (
+    DEQUANTIZE,
+    QUANTIZE,
+    QuantizationParameters,
+    QuantizedLayer,
+    constants_of,
+    parameters_of,
+    quantized_layers,
+)
+
+aten = torch.ops.aten
+
+# Up to this many products of an int8 weight and a 9-bit activation, float32 holds every sum exactly.
+_FLOAT32_EXACT_TERMS = 2**24 // (127 * 255)
+
+
+class Reference:
+    """Runs a program: quantized layers in exact integer arithmetic, everything else in float32.
+
+    Attributes:
+        layers: The program's quantized layers, in order.
+    """
+
+    def __init__(self, exported: ExportedProgram, arithmetic: Arithmetic = "exact") -> None:
+        self.layers = quantized_layers(exported)
+        self._graph = exported.graph
+        self._constants = constants_of(exported)
+        self._input_names = user_input_names(exported)
+        self._arithmetic: Arithmetic = arithmetic
+        self._layer_at = {layer.output: layer for layer in self.layers}
+        inside = set()
+        for layer in self.layers:
+            inside.update(part for part in (layer.padding, layer.compute, layer.clamp) if part is not None)
+        self._skipped = inside
+
+    def run(
+        self,
+        inputs: Sequence[torch.Tensor],
+        observe: Callable[[QuantizedLayer, tuple[torch.Tensor, ...], torch.Tensor], None] | None = None,
+    ) -> tuple[torch.Tensor, ...]:
+        """Run the program on its inputs, batch first.
+
+        Args:
+            inputs: The model's inputs, in order.
+            observe: Called after each quantized layer with its int8 inputs and its int8 output.
+
+        Returns:
+            The model's outputs.
+        """
+        values: dict[Node, Any] = {}
+        given = dict(zip(self._input_names, inputs, strict=True))
+        for node in self._graph.nodes:
+            if node.op == "placeholder":
+                values[node] = given.get(node.name, self._constants.get(node.name))
+            elif node.op == "output":
+                outputs = map_arg(node.args[0], values.__getitem__)
+                return tuple(outputs)
+            elif node in self._layer_at:
+                layer = self._layer_at[node]
+                operands = tuple(values[source.args[0]] for source in layer.inputs)
+                values[node] = compute_layer(layer, operands, self._arithmetic)
+                if observe is not None:
+                    observe(layer, operands, values[node])
+            elif node not in self._skipped:
+                values[node] = self._evaluate(node, values)
+        raise AssertionError("a graph ends in its output")
+
+    def _evaluate(self, node: Node, values: dict[Node, Any]) -> Any:
+        if node.target is QUANTIZE:
+            return quantize_tensor(values[node.args[0]], parameters_of(node))  # type: ignore[index]
+        if node.target is DEQUANTIZE:
+            # Only nodes in float read the real value; layers take the integers.
+            if all(user in self._skipped for user in node.users):
+                return None
+            return dequantize_tensor(values[node.args[0]], parameters_of(node))  # type: ignore[index]
+        if all(user in self._skipped for user in node.users):
+            return None  # A weight's dequantize node: the layer holds the integers.
+        args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+
+
+def quantize_tensor(value: torch.Tensor, parameters: QuantizationParameters) -> torch.Tensor:
+    """Quantize as the engines do: multiply by the float32 reciprocal, round half to even."""
+    reciprocal = torch.tensor(1.0, dtype=torch.float32) / torch.tensor(parameters.scale, dtype=torch.float32)
+    rounded = torch.round(value * reciprocal) + parameters.zero_point
+    return rounded.clamp(parameters.quant_min, parameters.quant_max).to(torch.int8)
+
+
+def dequantize_tensor(value: torch.Tensor, parameters: QuantizationParameters) -> torch.Tensor:
+    """Return the real value in float32."""
+    return (value.to(torch.float32) - parameters.zero_point) * parameters.scale
+
+
+def compute_layer(
+    layer: QuantizedLayer, inputs: Sequence[torch.Tensor], arithmetic: Arithmetic
+) -> torch.Tensor:
+    """Compute one layer on int8 inputs; returns its int8 output."""
+    if layer.weights is not None:
+        return _requantize(layer, _accumulate(layer, inputs[0]))
+    if layer.kind == "add" and arithmetic == "xnnpack":
+        return _xnnpack_add(layer, inputs)
+    return _compute_real(layer, inputs)
+
+
+def _accumulate(layer: QuantizedLayer, value: torch.Tensor) -> torch.Tensor:
+    """Return the exact integer accumulator, bias included, as float64."""
+    assert layer.weights is not None
+    parameters = layer.input_parameters[0]
+    terms = math.prod(layer.weights.weight.shape[1:])
+    dtype = torch.float32 if terms <= _FLOAT32_EXACT_TERMS else torch.float64
+    shifted = value.to(dtype) - parameters.zero_point  # integers of at most 9 bits
+    if layer.padding is not None:
+        shifted = functional.pad(shifted, layer.padding.args[1])  # type: ignore[arg-type]
+    weight = layer.weights.weight.to(dtype)
+    if layer.kind == "linear":
+        total = functional.linear(shifted, weight).double()
+    else:
+        operation = layer.compute.target
+        assert callable(operation)
+        total = operation(shifted, weight, None, *layer.compute.args[3:]).double()
+    if layer.weights.bias is None:
+        return total
+    scale = layer.weights.scales.double() * parameters.scale
+    bias = torch.round(layer.weights.bias.double() / scale)
+    return total + _per_channel(layer, bias)
+
+
+def _requantize(layer: QuantizedLayer, total: torch.Tensor) -> torch.Tensor:
+    assert layer.weights is not None
+    output = layer.output_parameters
+    scale_in = torch.tensor(layer.input_parameters[0].scale, dtype=torch.float32)
+    scale_out = torch.tensor(output.scale, dtype=torch.float32)
+    multiplier = layer.weights.scales * scale_in / scale_out  # float32, (K,)
+    scaled = total.to(torch.float32) * _per_channel(layer, multiplier)
+    low, high = layer.quantized_bounds
+    return (torch.round(scaled) + output.zero_point).clamp(low, high).to(torch.int8)
+
+
+def _per_channel(layer: QuantizedLayer, value: torch.Tensor) -> torch.Tensor:
+    if layer.kind == "linear":
+        return value
+    spatial = layer.compute.meta["val"].dim() - 2
+    return value.reshape(1, -1, *[1] * spatial)
+
+
+def _compute_real(layer: QuantizedLayer, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Compute an operator without weights in float64, clamp, and round once."""
+    real = {
+        node: (value.double() - parameters.zero_point) * parameters.scale
+        for node, value, parameters in zip(layer.inputs, inputs, layer.input_parameters, strict=True)
+    }
+    args, kwargs = map_arg((layer.compute.args, layer.compute.kwargs), real.__getitem__)
+    assert callable(layer.compute.target)
+    result: torch.Tensor = layer.compute.target(*args, **kwargs)
+    output = layer.output_parameters
+    low, high = layer.quantized_bounds
+    return (torch.round(result / output.scale) + output.zero_point).clamp(low, high).to(torch.int8)
+
+
+def _xnnpack_add(layer: QuantizedLayer, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """XNNPACK's qs8 addition: both scale ratios as integers of up to 21 bits over one power of two."""
+    output = layer.output_parameters
+    ratios = [parameters.scale / output.scale for parameters in layer.input_parameters]
+    _, exponent = math.frexp(max(ratios))
+    shift = 20 - (exponent - 1)
+    multipliers = [round(math.ldexp(ratio, shift)) for ratio in ratios]
+    total = torch.full(inputs[0].shape, 1 << (shift - 1), dtype=torch.int64)
+    for value, parameters, multiplier in zip(inputs, layer.input_parameters, multipliers, strict=True):
+        total = total + (value.to(torch.int64) - parameters.zero_point) * multiplier
+    low, high = layer.quantized_bounds
+    return ((total >> shift) + output.zero_point).clamp(low, high).to(torch.int8)
