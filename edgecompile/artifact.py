@@ -1,10 +1,23 @@
-"""Artifacts and bundles: what ships."""
+"""Artifacts and bundles: what ships, and the manifest that says what it is."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
-from edgecompile.program import Declined
+from pydantic import with_config
+
+from edgecompile.errors import AlteredFileError, InvalidManifestError, NotABundleError
+from edgecompile.program import Declined, Precision
+from edgecompile.strict_toml import STRICT, parse
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,3 +37,189 @@ class Emitted:
     operators: dict[str, int]
     delegates: dict[str, int]
     declined: tuple[Declined, ...]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class TensorEntry:
+    """An input or output of the model.
+
+    Attributes:
+        shape: The size of each dimension, batch first; None for a dynamic one.
+        dtype: "float32", as torch and numpy name it.
+        scale: Of the quantize or dequantize node at the model's edge; None where that is in float.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One model file of a bundle.
+
+    Attributes:
+        engine_version: The engine that it was built for.
+        path: Relative to the bundle.
+        sha256: Of the file's bytes, in hexadecimal.
+    """
+
+    format: str
+    engine: str
+    engine_version: str
+    path: str
+    size_bytes: int
+    sha256: str
+    operators: dict[str, int]
+    delegates: dict[str, int]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class SettingEntry:
+    """A setting of the build, and what said so."""
+
+    name: str
+    value: str | bool | int | float | tuple[str, ...] | None
+    origin: str
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a bundle is.
+
+    Attributes:
+        goldens: How many golden inputs lie in `goldens/`.
+        files: SHA-256 of every file but the manifest itself, by its path relative to the bundle.
+        toolchain: Versions of the packages that made the bundle.
+    """
+
+    schema_version: Literal[1]
+    edgecompile_version: str
+    name: str
+    target: str
+    precision: Precision
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    artifacts: tuple[Artifact, ...]
+    goldens: int
+    files: dict[str, str]
+    toolchain: dict[str, str]
+    settings: tuple[SettingEntry, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A bundle on disk whose manifest has been read; `verify` says whether its files are the manifest's."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The artifacts, in the order of the target's formats."""
+        return self.manifest.artifacts
+
+    def report_text(self) -> str:
+        """Return report.txt."""
+        return self.read("report.txt").decode()
+
+    def report_dict(self) -> dict[str, Any]:
+        """Return report.json."""
+        report: dict[str, Any] = json.loads(self.read("report.json"))
+        return report
+
+    def read(self, name: str) -> bytes:
+        """Return a file of the bundle, refusing it if it is missing or altered.
+
+        Raises:
+            AlteredFileError: The file is missing, or its SHA-256 is not the manifest's.
+        """
+        expected = self.manifest.files.get(name)
+        # A manifest comes from anywhere: it must not name files outside its folder.
+        path = (self.path / name).resolve()
+        if expected is None or not path.is_relative_to(self.path.resolve()):
+            raise AlteredFileError(f"the manifest lists no file {name!r}", where=str(self.path / MANIFEST))
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise AlteredFileError(
+                f"the bundle's file {name!r} cannot be read: {error.strerror}",
+                where=str(path),
+                hint="copy the bundle again, or build it again",
+            ) from error
+        found = sha256(data)
+        if found != expected:
+            raise AlteredFileError(
+                f"the bundle's file {name!r} was altered after the build",
+                where=str(path),
+                expected=f"SHA-256 {expected}",
+                found=f"SHA-256 {found} ({len(data)} bytes)",
+                hint="copy the bundle again, or build it again",
+            )
+        return data
+
+    def verify(self) -> None:
+        """Check every file against the manifest.
+
+        Raises:
+            AlteredFileError: A file is missing or altered.
+        """
+        for name in self.manifest.files:
+            self.read(name)
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a bundle's manifest.
+
+    Raises:
+        NotABundleError: There is no manifest.
+        InvalidManifestError: The manifest is truncated, altered, or of another schema version.
+    """
+    file = path / MANIFEST
+    if not file.is_file():
+        raise NotABundleError(
+            f"'{path}' is not a bundle",
+            expected=f"a folder with a {MANIFEST}",
+            hint="`edgecompile build` writes one bundle a target, to OUTPUT/<target>/",
+        )
+    try:
+        data = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InvalidManifestError(
+            f"the manifest is not valid JSON: {error}", where=str(file), hint="build the bundle again"
+        ) from error
+    if not isinstance(data, dict):
+        raise InvalidManifestError("the manifest is not a JSON object", where=str(file))
+    version = data.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise InvalidManifestError(
+            f"the manifest's schema version is {version!r}",
+            where=str(file),
+            expected=str(SCHEMA_VERSION),
+            hint="build the bundle again with this version of edgecompile",
+        )
+    return Bundle(path=path, manifest=parse(Manifest, data, InvalidManifestError, lambda _: file))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of a bundle, the last of its files."""
+    text = json.dumps(dataclasses.asdict(manifest), indent=1)
+    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def hashes(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the path, relative to a folder, and the SHA-256 of each file in it, sorted."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), sha256(path.read_bytes())

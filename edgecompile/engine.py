@@ -34,10 +34,13 @@ class Engine(Protocol):
     Attributes:
         name: The word on the command line and in manifests.
         arithmetic: The integer arithmetic that it documents for additions.
+        exact_kinds: Operators whose integer arithmetic is documented whole, so that a layer must equal
+            the reference bit for bit.
     """
 
     name: str
     arithmetic: Arithmetic
+    exact_kinds: frozenset[str]
 
     @staticmethod
     def version() -> str:

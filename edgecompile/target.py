@@ -79,6 +79,8 @@ class ValidationSettings:
     Attributes:
         max_sqnr_loss_db: End to end, how much lower the artifact's SQNR against the float model may be
             than the quantized reference's, in dB.
+        sufficient_sqnr_db: An SQNR that is enough whatever the reference's: in float, engines differ from
+            each other in the last bits only.
         max_agreement_loss_points: End to end, the same for top-1 agreement with the float model, in
             percentage points.
         max_step_error: Layer by layer, fed with the reference's own inputs: the difference from the
@@ -89,6 +91,7 @@ class ValidationSettings:
     """
 
     max_sqnr_loss_db: Annotated[float, Field(ge=0)]
+    sufficient_sqnr_db: Annotated[float, Field(ge=0)]
     max_agreement_loss_points: Annotated[float, Field(ge=0, le=100)]
     max_step_error: Annotated[int, Field(ge=0)]
     min_share_within_steps: Annotated[float, Field(ge=0, le=1)]

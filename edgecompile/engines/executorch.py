@@ -45,6 +45,7 @@ class Executorch:
 
     name = "executorch"
     arithmetic: Arithmetic = "xnnpack"
+    exact_kinds: frozenset[str] = frozenset({"conv1d", "conv2d", "linear"})
 
     @staticmethod
     def version() -> str:

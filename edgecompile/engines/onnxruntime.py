@@ -57,6 +57,7 @@ class Onnxruntime:
 
     name = "onnxruntime"
     arithmetic: Arithmetic = "exact"
+    exact_kinds: frozenset[str] = frozenset()
 
     @staticmethod
     def version() -> str:

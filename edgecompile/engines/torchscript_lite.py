@@ -37,6 +37,7 @@ class TorchscriptLite:
 
     name = "torchscript-lite"
     arithmetic: Arithmetic = "exact"
+    exact_kinds: frozenset[str] = frozenset({"conv1d", "conv2d", "linear"})
 
     @staticmethod
     def version() -> str:

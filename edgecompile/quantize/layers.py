@@ -13,6 +13,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers quantized_decomposed
 from torch.export import ExportedProgram
 from torch.fx import Node
 

@@ -1,0 +1,81 @@
+"""Numeric comparison: what "the same" means between a reference and what an engine computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Closeness:
+    """How close outputs are to the float model's, over all samples and outputs.
+
+    Attributes:
+        sqnr_db: Signal to quantization noise ratio in dB, `10 log10(sum(float^2) / sum(error^2))`;
+            infinite where there is no error.
+        max_abs_error: The largest absolute difference.
+        agreement: The share of samples, 0 to 1, whose largest entry of the first output is the same
+            (top-1); None where the outputs have no axis to take it over.
+    """
+
+    sqnr_db: float
+    max_abs_error: float
+    agreement: float | None
+
+
+Outputs = Sequence[tuple[torch.Tensor, ...]]  # one tuple of outputs a sample
+
+
+def closeness(outputs: Outputs, expected: Outputs) -> Closeness:
+    """Compare outputs with the float model's, sample by sample."""
+    signal = noise = largest = 0.0
+    for got, wanted in zip(outputs, expected, strict=True):
+        for value, reference in zip(got, wanted, strict=True):
+            error = value.double() - reference.double()
+            signal += float((reference.double() ** 2).sum())
+            noise += float((error**2).sum())
+            largest = max(largest, float(error.abs().max()) if error.numel() else 0.0)
+    return Closeness(
+        sqnr_db=sqnr_db(signal, noise), max_abs_error=largest, agreement=agreement(outputs, expected)
+    )
+
+
+def sqnr_db(signal: float, noise: float) -> float:
+    """Return the ratio of two energies in dB; NaN in the outputs counts as no signal at all."""
+    if math.isnan(noise) or math.isnan(signal):
+        return -math.inf
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def agreement(outputs: Outputs, expected: Outputs) -> float | None:
+    """Return the share of samples with the same top-1, or None where there is no axis of classes."""
+    if not expected or expected[0][0].dim() < 2 or expected[0][0].shape[1] < 2:
+        return None
+    same = [top1(got) == top1(wanted) for got, wanted in zip(outputs, expected, strict=True)]
+    return sum(same) / len(same)
+
+
+def top1(outputs: tuple[torch.Tensor, ...]) -> list[int]:
+    """Return the index of the largest entry of the first output along its axis 1."""
+    indices: list[int] = outputs[0].argmax(dim=1).flatten().tolist()
+    return indices
+
+
+def accuracy(outputs: Outputs, labels: Sequence[int]) -> float:
+    """Return top-1 accuracy, 0 to 1."""
+    return sum(top1(got)[0] == label for got, label in zip(outputs, labels, strict=True)) / len(labels)
+
+
+def identical_share(outputs: Outputs, expected: Outputs) -> float:
+    """Return the share of output elements, 0 to 1, that are equal to the bit."""
+    equal = total = 0
+    for got, wanted in zip(outputs, expected, strict=True):
+        for value, reference in zip(got, wanted, strict=True):
+            equal += int((value == reference).sum())
+            total += value.numel()
+    return equal / total if total else 1.0

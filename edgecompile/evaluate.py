@@ -1,0 +1,140 @@
+"""End to end: how good each artifact is on real inputs, beside the float model and the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.export import ExportedProgram
+
+from edgecompile.compare import Closeness, Outputs, accuracy, closeness, identical_share
+from edgecompile.dataset import Sample
+from edgecompile.engine import load_engine
+from edgecompile.progress import Progress
+from edgecompile.quantize.arithmetic import Arithmetic
+from edgecompile.quantize.reference import Reference
+from edgecompile.target import ValidationSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """One row: what computed, and how good it was over all samples.
+
+    Attributes:
+        name: "float", "reference", or an artifact's format.
+        against_float: None for the float model itself.
+        identical: The share of output elements, 0 to 1, equal to the bit to the reference in this
+            engine's arithmetic; None for what is no artifact.
+        accuracy: Top-1 on the labels, 0 to 1; None without labels.
+        missed: The thresholds of the target that are missed, in words.
+    """
+
+    name: str
+    against_float: Closeness | None
+    identical: float | None
+    accuracy: float | None
+    missed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loadable:
+    """An artifact to run: its bytes and the engine that executes them."""
+
+    format: str
+    engine: str
+    data: bytes
+
+
+def run_float(exported: ExportedProgram, samples: Sequence[Sample]) -> Outputs:
+    """Return the float program's outputs."""
+    module = exported.module(check_guards=False)
+    with torch.no_grad():
+        return [_tuple(module(*sample.inputs)) for sample in samples]
+
+
+def run_reference(
+    exported: ExportedProgram, samples: Sequence[Sample], arithmetic: Arithmetic
+) -> list[tuple[torch.Tensor, ...]]:
+    """Return the integer-exact reference's outputs."""
+    reference = Reference(exported, arithmetic)
+    with torch.no_grad():
+        return [reference.run(sample.inputs) for sample in samples]
+
+
+def evaluate(
+    exported: ExportedProgram,
+    artifacts: Sequence[Loadable],
+    samples: Sequence[Sample],
+    float_outputs: Outputs,
+    settings: ValidationSettings,
+    progress: Progress,
+) -> tuple[Quality, ...]:
+    """Run the reference and every artifact on the samples, and compare with the float model's outputs.
+
+    The arm64 artifacts' signed ONNX weights are run in ONNX Runtime's precise mode: this host's default
+    may saturate where the target's CPUs do not.
+
+    Raises:
+        EngineFailedError: An engine rejects an artifact or its inputs.
+    """
+    labels = [sample.label for sample in samples if sample.label is not None]
+    labelled = labels if len(labels) == len(samples) else None
+
+    def task(outputs: Outputs) -> float | None:
+        return accuracy(outputs, labelled) if labelled is not None else None
+
+    progress.start("reference", 1)
+    references: dict[Arithmetic, Outputs] = {"exact": run_reference(exported, samples, "exact")}
+    base = closeness(references["exact"], float_outputs)
+    progress.finish(f"{len(samples)} samples")
+    rows = [
+        Quality(name="float", against_float=None, identical=None, accuracy=task(float_outputs)),
+        Quality(name="reference", against_float=base, identical=None, accuracy=task(references["exact"])),
+    ]
+    for artifact in artifacts:
+        progress.start(f"run {artifact.format}", len(samples))
+        engine = load_engine(artifact.engine)
+        session = engine.load(artifact.data, precise=True)
+        outputs = []
+        for sample in samples:
+            outputs.append(session.run(sample.inputs))
+            progress.advance()
+        if engine.arithmetic not in references:
+            references[engine.arithmetic] = run_reference(exported, samples, engine.arithmetic)
+        own = references[engine.arithmetic]
+        found = closeness(outputs, float_outputs)
+        rows.append(
+            Quality(
+                name=artifact.format,
+                against_float=found,
+                identical=identical_share(outputs, own),
+                accuracy=task(outputs),
+                missed=tuple(_missed(found, closeness(own, float_outputs), len(samples), settings)),
+            )
+        )
+        progress.finish(f"{found.sqnr_db:.1f} dB")
+    return tuple(rows)
+
+
+def _missed(found: Closeness, reference: Closeness, samples: int, settings: ValidationSettings) -> list[str]:
+    missed = []
+    least = min(reference.sqnr_db - settings.max_sqnr_loss_db, settings.sufficient_sqnr_db)
+    if found.sqnr_db < least:
+        missed.append(f"SQNR {found.sqnr_db:.2f} dB is below {least:.2f} dB")
+    if found.agreement is None or reference.agreement is None:
+        return missed
+    # One sample is the least that can be lost; of few samples it is more than the threshold.
+    allowed = max(settings.max_agreement_loss_points / 100, 1 / samples)
+    lost = reference.agreement - found.agreement
+    if lost > allowed + 1e-9:
+        missed.append(f"top-1 agreement is {lost * 100:.1f} points below the reference's")
+    return missed
+
+
+def _tuple(value: object) -> tuple[torch.Tensor, ...]:
+    if isinstance(value, torch.Tensor):
+        return (value,)
+    from torch.utils import _pytree
+
+    return tuple(_pytree.tree_leaves(value))

@@ -1,0 +1,162 @@
+"""What was built, measured and declined, and why: as text for people and JSON for tools."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from edgecompile.artifact import Emitted
+from edgecompile.evaluate import Quality
+from edgecompile.program import Declined, QuantizedProgram
+from edgecompile.quantize.layers import constants_of, quantized_layers
+from edgecompile.text_table import render, table
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The report of one bundle.
+
+    Attributes:
+        samples: How many samples the quality was measured on.
+        data: Where these come from.
+    """
+
+    program: QuantizedProgram
+    target: str
+    emitted: tuple[Emitted, ...]
+    quality: tuple[Quality, ...]
+    samples: int
+    data: str
+
+    def text(self) -> str:
+        """Return report.txt."""
+        layers = len(quantized_layers(self.program.exported))
+        head = f"{self.program.name} for {self.target}, {self.program.precision}"
+        if layers:
+            head += f", {layers} quantized layers, {len(self.program.unquantized)} operators in float"
+        parts = [
+            head + "\n",
+            render(self._artifact_table()),
+            render(quality_table(self.quality)),
+            f"  measured on {self.samples} samples of {self.data}, each artifact in its engine on this host;\n"
+            "  identical: output elements equal to the integer-exact reference to the bit\n",
+            render(self._step_table()),
+        ]
+        missed = [f"  {row.name}: {text}" for row in self.quality for text in row.missed]
+        if missed:
+            parts.append("thresholds of the target that are missed\n" + "\n".join(missed) + "\n")
+        why_not = self.why_not()
+        if why_not:
+            parts += ["not done, and why\n", render(_why_not_table(why_not))]
+        return "\n".join(parts)
+
+    def json(self) -> str:
+        """Return report.json."""
+        document = {
+            "name": self.program.name,
+            "target": self.target,
+            "precision": self.program.precision,
+            "samples": self.samples,
+            "data": self.data,
+            "float_weight_bytes": self._float_bytes(),
+            "artifacts": [
+                {
+                    "format": item.format,
+                    "engine": item.engine,
+                    "size_bytes": len(item.data),
+                    "operators": item.operators,
+                    "delegates": item.delegates,
+                }
+                for item in self.emitted
+            ],
+            "quality": [quality_dict(row) for row in self.quality],
+            "steps": [dataclasses.asdict(step) for step in self.program.steps],
+            "why_not": [{"stage": stage, **dataclasses.asdict(row)} for stage, row in self.why_not()],
+        }
+        return json.dumps(document, indent=1, allow_nan=False) + "\n"
+
+    def why_not(self) -> list[tuple[str, Declined]]:
+        """Return everything that was not done, with the stage that declined it."""
+        rows = [(step.name, row) for step in self.program.steps for row in step.declined]
+        rows += [("quantize", row) for row in self.program.unquantized]
+        rows += [(f"emit {item.format}", row) for item in self.emitted for row in item.declined]
+        return rows
+
+    def _float_bytes(self) -> int:
+        return sum(value.nbytes for value in constants_of(self.program.float_exported).values())
+
+    def _artifact_table(self) -> Table:
+        rows = table("artifact", "engine", "size", "of float weights", "delegate calls")
+        for item in self.emitted:
+            share = len(item.data) / max(self._float_bytes(), 1)
+            calls = ", ".join(f"{count} {name}" for name, count in item.delegates.items())
+            rows.add_row(
+                f"{self.program.name}.{item.format}",
+                f"{item.engine} {item.engine_version}",
+                f"{len(item.data) / 1e6:.2f} MB",
+                f"{share:.1%}",
+                calls or "-",
+            )
+        return rows
+
+    def _step_table(self) -> Table:
+        rows = table("step", "seconds", "nodes before", "after", "rewrites", "declined")
+        for step in self.program.steps:
+            rows.add_row(
+                step.name,
+                f"{step.seconds:.2f}",
+                str(step.nodes_before),
+                str(step.nodes_after),
+                str(step.rewrites),
+                str(len(step.declined)),
+            )
+        return rows
+
+
+def quality_table(rows: Sequence[Quality]) -> Table:
+    """Return one row a program or artifact."""
+    with_accuracy = any(row.accuracy is not None for row in rows)
+    columns = ["", "SQNR", "max abs error", "top-1 as float", "identical"]
+    filled = table(*columns, *(["top-1"] if with_accuracy else []))
+    for row in rows:
+        found = row.against_float
+        cells = [
+            row.name,
+            "-" if found is None else _decibels(found.sqnr_db),
+            "-" if found is None else f"{found.max_abs_error:.4g}",
+            "-" if found is None else _percent(found.agreement),
+            _percent(row.identical),
+        ]
+        filled.add_row(*cells, *([_percent(row.accuracy)] if with_accuracy else []))
+    return filled
+
+
+def quality_dict(row: Quality) -> dict[str, Any]:
+    """Return a row as JSON's types; no error at all is an SQNR of null."""
+    document = dataclasses.asdict(row)
+    found = document["against_float"]
+    if found is not None and not math.isfinite(found["sqnr_db"]):
+        found["sqnr_db"] = None
+    return document
+
+
+def _why_not_table(rows: Sequence[tuple[str, Declined]]) -> Table:
+    filled = table("stage", "what", "where", "why")
+    for stage, row in rows:
+        filled.add_row(*(Text(cell) for cell in (stage, row.what, row.where, row.reason)))
+    return filled
+
+
+def _decibels(value: float) -> str:
+    return "exact" if value == math.inf else f"{value:.2f} dB"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"

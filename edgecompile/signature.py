@@ -1,0 +1,78 @@
+"""The model's inputs and outputs: names, shapes, dtypes and quantization at the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edgecompile.artifact import TensorEntry
+from edgecompile.dataset import Dataset, Sample, TensorSpec
+from edgecompile.graph_edit import user_input_names
+from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, parameters_of
+
+# Samples for a build in float without data: enough to see that every artifact computes the same.
+_RANDOM_SAMPLES = 8
+
+
+def input_specs(exported: ExportedProgram) -> tuple[TensorSpec, ...]:
+    """Return what a sample must hold, in order; None for a dynamic size."""
+    return tuple(
+        TensorSpec(name=entry.name, shape=entry.shape, dtype=entry.dtype) for entry in inputs_of(exported)
+    )
+
+
+def inputs_of(exported: ExportedProgram) -> tuple[TensorEntry, ...]:
+    """Return the inputs with the quantization parameters of the quantize node that reads them."""
+    placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
+    return tuple(
+        _entry(name, placeholders[name], next(_quantizes(placeholders[name].users), None))
+        for name in user_input_names(exported)
+    )
+
+
+def outputs_of(exported: ExportedProgram) -> tuple[TensorEntry, ...]:
+    """Return the outputs, named `output`, or `output_0`, `output_1`, ... where there are several."""
+    outputs = exported.graph.output_node().args[0]
+    assert isinstance(outputs, tuple | list)
+    names = ["output"] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
+    return tuple(
+        _entry(name, node, node if node.target is DEQUANTIZE else None)  # type: ignore[union-attr, arg-type]
+        for name, node in zip(names, outputs, strict=True)
+    )
+
+
+def random_dataset(specs: Sequence[TensorSpec]) -> Dataset:
+    """Return samples of seeded noise, for a build in float without data."""
+    generator = torch.Generator().manual_seed(0)
+    samples = tuple(
+        Sample(inputs=tuple(_noise(spec, generator) for spec in specs), label=None)
+        for _ in range(_RANDOM_SAMPLES)
+    )
+    return Dataset(samples=samples, spec="seeded noise (no data was given)")
+
+
+def _noise(spec: TensorSpec, generator: torch.Generator) -> torch.Tensor:
+    sizes = [1 if size is None else size for size in spec.shape]
+    dtype: torch.dtype = getattr(torch, spec.dtype)
+    if dtype.is_floating_point:
+        return torch.rand(sizes, generator=generator, dtype=dtype)
+    return torch.randint(0, 2, sizes, generator=generator).to(dtype)
+
+
+def _quantizes(users: Iterable[Node]) -> Iterator[Node]:
+    return (user for user in users if user.target is QUANTIZE)
+
+
+def _entry(name: str, node: Node, quantization: Node | None) -> TensorEntry:
+    value = node.meta["val"]
+    parameters = parameters_of(quantization) if quantization is not None else None
+    return TensorEntry(
+        name=name,
+        shape=tuple(None if isinstance(size, torch.SymInt) else int(size) for size in value.shape),
+        dtype=str(value.dtype).removeprefix("torch."),
+        scale=parameters.scale if parameters else None,
+        zero_point=parameters.zero_point if parameters else None,
+    )

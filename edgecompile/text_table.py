@@ -1,0 +1,26 @@
+"""Tables as plain text of a fixed width, for reports that are files as well."""
+
+from __future__ import annotations
+
+import io
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 110
+
+
+def table(*columns: str) -> Table:
+    """Return an empty table."""
+    empty = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        empty.add_column(column, overflow="fold")
+    return empty
+
+
+def render(filled: Table) -> str:
+    """Return a table's text."""
+    file = io.StringIO()
+    Console(file=file, width=WIDTH, color_system=None, highlight=False, emoji=False).print(filled)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
