@@ -24,16 +24,18 @@ class Quality:
     Attributes:
         name: "float", "reference", or an artifact's format.
         against_float: None for the float model itself.
-        identical: The share of output elements, 0 to 1, equal to the bit to the reference in this
-            engine's arithmetic; None for what is no artifact.
+        reference: The same for the integer-exact reference in this engine's arithmetic; None for what is
+            no artifact.
+        identical: The share of output elements, 0 to 1, equal to that reference to the bit.
         accuracy: Top-1 on the labels, 0 to 1; None without labels.
         missed: The thresholds of the target that are missed, in words.
     """
 
     name: str
     against_float: Closeness | None
-    identical: float | None
     accuracy: float | None
+    reference: Closeness | None = None
+    identical: float | None = None
     missed: tuple[str, ...] = ()
 
 
@@ -89,8 +91,8 @@ def evaluate(
     base = closeness(references["exact"], float_outputs)
     progress.finish(f"{len(samples)} samples")
     rows = [
-        Quality(name="float", against_float=None, identical=None, accuracy=task(float_outputs)),
-        Quality(name="reference", against_float=base, identical=None, accuracy=task(references["exact"])),
+        Quality(name="float", against_float=None, accuracy=task(float_outputs)),
+        Quality(name="reference", against_float=base, accuracy=task(references["exact"])),
     ]
     for artifact in artifacts:
         progress.start(f"run {artifact.format}", len(samples))
@@ -103,14 +105,15 @@ def evaluate(
         if engine.arithmetic not in references:
             references[engine.arithmetic] = run_reference(exported, samples, engine.arithmetic)
         own = references[engine.arithmetic]
-        found = closeness(outputs, float_outputs)
+        found, expected = closeness(outputs, float_outputs), closeness(own, float_outputs)
         rows.append(
             Quality(
                 name=artifact.format,
                 against_float=found,
+                reference=expected,
                 identical=identical_share(outputs, own),
                 accuracy=task(outputs),
-                missed=tuple(_missed(found, closeness(own, float_outputs), len(samples), settings)),
+                missed=tuple(_missed(found, expected, len(samples), settings)),
             )
         )
         progress.finish(f"{found.sqnr_db:.1f} dB")

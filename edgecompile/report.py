@@ -45,8 +45,9 @@ class Report:
             head + "\n",
             render(self._artifact_table()),
             render(quality_table(self.quality)),
-            f"  measured on {self.samples} samples of {self.data}, each artifact in its engine on this host;\n"
-            "  identical: output elements equal to the integer-exact reference to the bit\n",
+            f"  measured on {self.samples} samples of {self.data}, each artifact in its engine on this host\n"
+            "  (in brackets: the integer-exact reference in that engine's arithmetic; identical: output\n"
+            "  elements that are equal to it to the bit)\n",
             render(self._step_table()),
         ]
         missed = [f"  {row.name}: {text}" for row in self.quality for text in row.missed]
@@ -121,29 +122,35 @@ class Report:
 
 
 def quality_table(rows: Sequence[Quality]) -> Table:
-    """Return one row a program or artifact."""
+    """Return one row a program or artifact; in brackets what its reference has."""
     with_accuracy = any(row.accuracy is not None for row in rows)
     columns = ["", "SQNR", "max abs error", "top-1 as float", "identical"]
     filled = table(*columns, *(["top-1"] if with_accuracy else []))
     for row in rows:
-        found = row.against_float
+        own, reference = row.against_float, row.reference
         cells = [
             row.name,
-            "-" if found is None else _decibels(found.sqnr_db),
-            "-" if found is None else f"{found.max_abs_error:.4g}",
-            "-" if found is None else _percent(found.agreement),
+            _beside(own and _decibels(own.sqnr_db), reference and _decibels(reference.sqnr_db)),
+            _beside(own and f"{own.max_abs_error:.4g}", reference and f"{reference.max_abs_error:.4g}"),
+            _beside(own and _percent(own.agreement), reference and _percent(reference.agreement)),
             _percent(row.identical),
         ]
         filled.add_row(*cells, *([_percent(row.accuracy)] if with_accuracy else []))
     return filled
 
 
+def _beside(own: str | None, reference: str | None) -> str:
+    if own is None:
+        return "-"
+    return own if reference is None else f"{own} ({reference})"
+
+
 def quality_dict(row: Quality) -> dict[str, Any]:
     """Return a row as JSON's types; no error at all is an SQNR of null."""
     document = dataclasses.asdict(row)
-    found = document["against_float"]
-    if found is not None and not math.isfinite(found["sqnr_db"]):
-        found["sqnr_db"] = None
+    for found in (document["against_float"], document["reference"]):
+        if found is not None and not math.isfinite(found["sqnr_db"]):
+            found["sqnr_db"] = None
     return document
 
 

@@ -36,7 +36,7 @@ class TorchscriptLite:
     """The engine `torchscript-lite`: the lite interpreter with the kernels that mobile builds have."""
 
     name = "torchscript-lite"
-    arithmetic: Arithmetic = "exact"
+    arithmetic: Arithmetic = "qnnpack"
     exact_kinds: frozenset[str] = frozenset({"conv1d", "conv2d", "linear"})
 
     @staticmethod

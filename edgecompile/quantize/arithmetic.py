@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-# "exact" rounds the real result once; "xnnpack" is its fixed-point form of additions.
-Arithmetic = Literal["exact", "xnnpack"]
+# "exact" rounds the real result once; the others are these libraries' own: the form of additions, and
+# of the multiplier that requantizes a convolution.
+Arithmetic = Literal["exact", "xnnpack", "qnnpack"]

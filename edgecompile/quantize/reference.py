@@ -1,7 +1,7 @@
 """The integer-exact reference: a quantized program run in the arithmetic that the engines document.
 
 Every convolution and linear layer is computed in exact integers and requantized once, as XNNPACK and
-QNNPACK do it:
+QNNPACK do it (QNNPACK multiplies by the reciprocal of s_y):
 
     accumulator = sum((x - zero_point_x) * w) + bias                  int32, exact
     y = round_half_even(float32(accumulator) * float32(s_x * s_w / s_y)) + zero_point_y, clamped
@@ -123,9 +123,11 @@ def compute_layer(
 ) -> torch.Tensor:
     """Compute one layer on int8 inputs; returns its int8 output."""
     if layer.weights is not None:
-        return _requantize(layer, _accumulate(layer, inputs[0]))
+        return _requantize(layer, _accumulate(layer, inputs[0]), arithmetic)
     if layer.kind == "add" and arithmetic == "xnnpack":
         return _xnnpack_add(layer, inputs)
+    if layer.kind == "add" and arithmetic == "qnnpack":
+        return _qnnpack_add(layer, inputs)
     return _compute_real(layer, inputs)
 
 
@@ -152,12 +154,14 @@ def _accumulate(layer: QuantizedLayer, value: torch.Tensor) -> torch.Tensor:
     return total + _per_channel(layer, bias)
 
 
-def _requantize(layer: QuantizedLayer, total: torch.Tensor) -> torch.Tensor:
+def _requantize(layer: QuantizedLayer, total: torch.Tensor, arithmetic: Arithmetic) -> torch.Tensor:
     assert layer.weights is not None
     output = layer.output_parameters
     scale_in = torch.tensor(layer.input_parameters[0].scale, dtype=torch.float32)
     scale_out = torch.tensor(output.scale, dtype=torch.float32)
-    multiplier = layer.weights.scales * scale_in / scale_out  # float32, (K,)
+    multiplier = layer.weights.scales * scale_in  # float32, (K,)
+    # QNNPACK multiplies by the reciprocal, which can differ in the last bit.
+    multiplier = multiplier * (1 / scale_out) if arithmetic == "qnnpack" else multiplier / scale_out
     scaled = total.to(torch.float32) * _per_channel(layer, multiplier)
     low, high = layer.quantized_bounds
     return (torch.round(scaled) + output.zero_point).clamp(low, high).to(torch.int8)
@@ -185,14 +189,34 @@ def _compute_real(layer: QuantizedLayer, inputs: Sequence[torch.Tensor]) -> torc
 
 
 def _xnnpack_add(layer: QuantizedLayer, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """XNNPACK's qs8 addition: both scale ratios as integers of up to 21 bits over one power of two."""
-    output = layer.output_parameters
-    ratios = [parameters.scale / output.scale for parameters in layer.input_parameters]
+    """XNNPACK's qs8 addition: multipliers of up to 21 bits, halves rounded up."""
+    total, shift = _fixed_point_sum(layer, inputs, 20)
+    return _add_output(layer, (total + (1 << (shift - 1))) >> shift)
+
+
+def _qnnpack_add(layer: QuantizedLayer, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """QNNPACK's q8 addition: multipliers of up to 22 bits, halves rounded away from zero."""
+    total, shift = _fixed_point_sum(layer, inputs, 21)
+    mask = (1 << shift) - 1
+    remainder = (total & mask) - (total < 0).to(torch.int64)
+    return _add_output(layer, (total >> shift) + (remainder > mask >> 1).to(torch.int64))
+
+
+def _fixed_point_sum(
+    layer: QuantizedLayer, inputs: Sequence[torch.Tensor], bits: int
+) -> tuple[torch.Tensor, int]:
+    """Return the sum with both scale ratios as integers over one power of two, and its exponent."""
+    scales = [torch.tensor(parameters.scale, dtype=torch.float32) for parameters in layer.input_parameters]
+    ratios = [float(scale / torch.tensor(layer.output_parameters.scale)) for scale in scales]
     _, exponent = math.frexp(max(ratios))
-    shift = 20 - (exponent - 1)
-    multipliers = [round(math.ldexp(ratio, shift)) for ratio in ratios]
-    total = torch.full(inputs[0].shape, 1 << (shift - 1), dtype=torch.int64)
-    for value, parameters, multiplier in zip(inputs, layer.input_parameters, multipliers, strict=True):
+    shift = bits - (exponent - 1)
+    total = torch.zeros(inputs[0].shape, dtype=torch.int64)
+    for value, parameters, ratio in zip(inputs, layer.input_parameters, ratios, strict=True):
+        multiplier = round(math.ldexp(ratio, shift))
         total = total + (value.to(torch.int64) - parameters.zero_point) * multiplier
+    return total, shift
+
+
+def _add_output(layer: QuantizedLayer, scaled: torch.Tensor) -> torch.Tensor:
     low, high = layer.quantized_bounds
-    return ((total >> shift) + output.zero_point).clamp(low, high).to(torch.int8)
+    return (scaled + layer.output_parameters.zero_point).clamp(low, high).to(torch.int8)

@@ -1,0 +1,139 @@
+"""Measure what validation proves, on real pictures: the table in docs/validation.md.
+
+    python benchmarks/validation.py --data FOLDER [--images 100] [--output FILE.json]
+
+FOLDER holds `labels.csv` (file,class_index) and 256x256 pictures. Every model is calibrated on every
+fifth picture and measured on `--images` others; each is built for android-arm64 in INT8 and, for its size,
+in FP32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import importlib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
+
+from edgecompile.capture import capture, load_model
+from edgecompile.dataset import Dataset, Sample
+from edgecompile.emitter import load_emitter
+from edgecompile.engines.onnxruntime import optimized_operators
+from edgecompile.evaluate import Loadable, evaluate, run_float
+from edgecompile.graph_pass import run_passes
+from edgecompile.layer_check import LayerResult, check_layers
+from edgecompile.progress import QuietProgress
+from edgecompile.quantize.static_int8 import keep_float, quantize
+from edgecompile.readers import pte
+from edgecompile.target import load_target
+
+MODELS = {
+    "mobilenet_v2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "efficientnet_lite0": ((0.498, 0.498, 0.498), (0.502, 0.502, 0.502)),
+    "resnet18": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+CROP = slice(16, 240)  # the middle 224 of 256
+
+
+def pictures(folder: Path, indices: Sequence[int], mean: Any, std: Any) -> tuple[Sample, ...]:
+    """Return pictures as samples of shape (1, 3, 224, 224)."""
+    rows = list(csv.DictReader((folder / "labels.csv").open()))
+    return tuple(_sample(folder, rows[index], mean, std) for index in indices)
+
+
+def _sample(folder: Path, row: dict[str, str], mean: Any, std: Any) -> Sample:
+    pixels = np.asarray(Image.open(folder / row["file"]).convert("RGB"))[CROP, CROP]
+    values = (pixels.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
+    tensor = torch.from_numpy(values.transpose(2, 0, 1)[None].copy())
+    return Sample(inputs=(tensor,), label=int(row["class_index"]))
+
+
+def measure(name: str, folder: Path, images: int) -> dict[str, Any]:
+    """Build one model and return its rows."""
+    mean, std = MODELS[name]
+    calibration = Dataset(samples=pictures(folder, range(0, 500, 5), mean, std), spec="pictures")
+    indices = [index for index in range(500) if index % 5][:: 400 // images][:images]
+    samples = pictures(folder, indices, mean, std)
+    if not hasattr(importlib.import_module(name), "LABELS_ARE_IMAGENET") and name == "resnet18":
+        samples = tuple(dataclasses.replace(sample, label=None) for sample in samples)
+    target = load_target("android-arm64")
+    spec = str(Path(__file__).parent.parent / "examples" / f"{name}.py") + ":model"
+    progress = QuietProgress()
+    captured = capture(load_model(spec), dynamic_batch=False)
+    rewritten = run_passes(captured, [entry.name for entry in target.passes])
+    program = quantize(rewritten, calibration, target.quantization, progress)
+    emitted = {key: load_emitter(value.emitter).emit(program, value) for key, value in target.emit.items()}
+    floats = {
+        key: len(load_emitter(value.emitter).emit(keep_float(rewritten), value).data)
+        for key, value in target.emit.items()
+    }
+    loadable = [Loadable(format=key, engine=item.engine, data=item.data) for key, item in emitted.items()]
+    with torch.no_grad():
+        float_outputs = run_float(captured.exported, samples)
+    quality = evaluate(program.exported, loadable, samples, float_outputs, target.validation, progress)
+    contents = pte.read(emitted["pte"].data)
+    document: dict[str, Any] = {
+        "model": name,
+        "images": len(samples),
+        "quality": [dataclasses.asdict(row) for row in quality],
+        "delegate_calls": contents.delegates,
+        "outside_delegate": contents.outside_delegate,
+        "onnx_executed": optimized_operators(emitted["onnx"].data),
+        "ptl_operators": emitted["ptl"].operators,
+        "size_share": {key: len(item.data) / floats[key] for key, item in emitted.items()},
+        "size_bytes": {key: len(item.data) for key, item in emitted.items()},
+        "layers": {},
+    }
+    for key, settings in target.emit.items():
+        started = time.perf_counter()
+        results = check_layers(program.exported, settings, samples, target.validation, progress)
+        document["layers"][key] = summary(results) | {"seconds": time.perf_counter() - started}
+    return document
+
+
+def summary(results: Sequence[LayerResult]) -> dict[str, Any]:
+    """Return the counts that the table shows."""
+    exact = [row for row in results if row.kind in ("conv2d", "linear")]
+    others = [row for row in results if row.kind not in ("conv2d", "linear")]
+    return {
+        "layers": len(results),
+        "passed": sum(row.passed for row in results),
+        "conv_linear": len(exact),
+        "conv_linear_bit_for_bit": sum(row.identical == 1 for row in exact),
+        "conv_linear_least_within_one_step": min(row.within for row in exact),
+        "others": len(others),
+        "others_bit_for_bit": sum(row.identical == 1 for row in others),
+        "others_least_within_one_step": min((row.within for row in others), default=1.0),
+        "largest_step": max(row.largest_step for row in results),
+    }
+
+
+def main() -> None:
+    """Measure every model and print one JSON document each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--output", type=Path, help="append one JSON document a line to this file")
+    arguments = parser.parse_args()
+    for name in arguments.models:
+        line = json.dumps(measure(name, arguments.data, arguments.images))
+        print(line, flush=True)
+        if arguments.output:
+            with arguments.output.open("a") as file:
+                file.write(line + "\n")
+
+
+if __name__ == "__main__":
+    main()
