@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export import Dim, ExportedProgram, ShapesCollection
+from torch.export.graph_signature import InputKind
 
 from edgecompile.errors import (
     CaptureFailedError,
@@ -27,6 +27,7 @@ from edgecompile.errors import (
     UnreadableModelFileError,
 )
 from edgecompile.functionalize import remove_in_place_writes
+from edgecompile.graph_edit import source_line
 from edgecompile.program import CapturedProgram, SourceModel, StepRecord
 from edgecompile.user_code import load_function, split_spec
 
@@ -47,7 +48,7 @@ def load_model(spec: str) -> SourceModel:
         returned = function()
     except EdgecompileError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelFunctionFailedError(
             f"the model function {spec!r} raised {type(error).__name__}: {error}",
             where=user_line(error.__traceback__),
@@ -122,30 +123,34 @@ def _example_inputs(spec: str, inputs: object) -> tuple[torch.Tensor, ...]:
             f"the model function {spec!r} returned example inputs of type {type(inputs).__name__}",
             expected="a tensor, or a tuple of tensors",
         )
-    return tuple(listed)
+    # A channels-last example would be captured with its strides, which no engine's input has.
+    return tuple(item.detach().contiguous() for item in listed)
 
 
 def _export(source: SourceModel, module: torch.nn.Module, dynamic_batch: bool) -> ExportedProgram:
     inputs = source.example_inputs
     try:
         with torch.no_grad():
-            module(*inputs)
-    except Exception as error:
+            module(*(tensor.clone() for tensor in inputs))  # a model may write to its inputs
+    except (Exception, SystemExit) as error:
         raise ModelInputsMismatchError(
             f"the model raised {type(error).__name__} on its example inputs: {first_line(error)}",
             where=user_line(error.__traceback__),
             found=", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in inputs),
             hint="return example inputs that `model(*inputs)` accepts",
         ) from error
-    dynamic_shapes = None
+    dynamic_shapes: ShapesCollection | None = None
     if dynamic_batch:
         # torch.export takes a batch of 1 for a constant, so it is shown two samples.
-        inputs = tuple(torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor for tensor in inputs)
+        inputs = tuple(torch.cat([item, item]) if item.shape[:1] == (1,) else item for item in inputs)
         batch = Dim("batch", min=1, max=MAX_BATCH)
-        dynamic_shapes = tuple({0: batch} for _ in inputs)
+        dynamic_shapes = ShapesCollection()  # type: ignore[no-untyped-call]
+        for tensor in inputs:
+            if tensor.dim() > 0:
+                dynamic_shapes[tensor] = {0: batch}
     try:
         with torch.no_grad():
-            return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes)
+            return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes)  # type: ignore[arg-type]
     except Exception as error:
         raise CaptureFailedError(
             f"the model cannot be captured as one graph: {type(error).__name__}: {first_line(error)}",
@@ -165,7 +170,7 @@ def _capture_hint(error: Exception, dynamic_batch: bool) -> str:
     if "DataDependent" in text or "data-dependent" in text:
         return (
             "the graph must not depend on values: replace `if`/`while`/`.item()`/`nonzero()` on tensors by "
-            "`torch.where`, `torch.cond` or masks"
+            "`torch.where` or masks"
         )
     if dynamic_batch and ("specialized" in text or "Constraints violated" in text):
         return "the model fixes its batch size (a reshape with a number?); leave --dynamic-batch out"
@@ -177,12 +182,8 @@ def _capture_hint(error: Exception, dynamic_batch: bool) -> str:
 
 def _require_plain_signature(exported: ExportedProgram) -> None:
     signature = exported.graph_signature
-    for output in signature.output_specs:
-        if output.kind != OutputKind.USER_OUTPUT:
-            raise CaptureFailedError(
-                f"the model writes to its own buffer {output.target!r} in forward",
-                hint="return the new state as an output and take it as an input",
-            )
+    for node in exported.graph.nodes:
+        _require_plain_operator(node)
     placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
     for spec in signature.input_specs:
         value = placeholders[spec.arg.name].meta.get("val")
@@ -200,10 +201,66 @@ def _require_plain_signature(exported: ExportedProgram) -> None:
             )
 
 
+def _require_plain_operator(node: torch.fx.Node) -> None:
+    if isinstance(node.target, torch._ops.HigherOrderOperator):
+        raise CaptureFailedError(
+            f"the graph holds a part with rules of its own: {node.target} (of torch.cond, autocast, "
+            "enable_grad, checkpoint, ...)",
+            where=source_line(node),
+            hint="write the computation out with tensor operations: `torch.where` for a choice",
+        )
+    if node.target in (torch.ops.aten.item.default, torch.ops.aten._local_scalar_dense.default):
+        raise CaptureFailedError(
+            "the model takes a number out of a tensor (`.item()`, `int(tensor)`)",
+            where=source_line(node),
+            hint="compute with the tensor itself, which needs no `.item()`",
+        )
+
+
 # --- .pt2 -----------------------------------------------------------------------------------------
 
-# What sizes are made of; anything else would be handed to an expression parser that evaluates it.
-_SIZE_EXPRESSION = re.compile(r"[A-Za-z0-9_ +\-*/(),]*")
+# What torch.export.save writes; all else (compiled libraries, pickles, older forms) is refused unread.
+_MEMBER = re.compile(
+    r"[^/]+/(archive_format|archive_version|byteorder|version|\.data/[a-z_]+|\.format_version|"
+    r"\.storage_alignment|models/model\.json|extra/[^/]+|data/sample_inputs/model\.pt|"
+    r"data/weights/(weight_\d+|model_weights_config\.json)|"
+    r"data/constants/(tensor_\d+|model_constants_config\.json))"
+)
+# What sizes are made of: they are handed to a parser that evaluates them, calls of builtins included.
+_SIZE_EXPRESSION = re.compile(r"[A-Za-z0-9_ +\-*/(),<>=!]*")
+_SYMBOL = re.compile(r"[suz][a-z]?\d+")
+_SIZE_FUNCTIONS = frozenset(
+    [
+        "Max",
+        "Min",
+        "Mod",
+        "PythonMod",
+        "FloorDiv",
+        "CleanDiv",
+        "CeilDiv",
+        "CeilToInt",
+        "FloorToInt",
+        "TruncToInt",
+        "RoundToInt",
+        "IntTrueDiv",
+        "FloatTrueDiv",
+        "ToFloat",
+        "PowByNatural",
+        "Eq",
+        "Ne",
+        "Lt",
+        "Le",
+        "Gt",
+        "Ge",
+        "And",
+        "Or",
+        "Not",
+        "Identity",
+        "int_oo",
+        "True",
+        "False",
+    ]
+)
 
 
 def _load_pt2(path: Path) -> SourceModel:
@@ -238,7 +295,16 @@ def _zeros_like_inputs(exported: ExportedProgram) -> list[torch.Tensor]:
 def _refuse_code(path: Path) -> None:
     """Refuse an archive that would run code of its own when it is loaded (pickles, evaluated sizes)."""
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
+        names = archive.namelist()
+        # Readers differ in which of two equal names they take, and in whether case matters.
+        if len({name.lower() for name in names}) != len(names):
+            raise UnreadableModelFileError(f"{str(path)!r} holds a name twice")
+        for name in names:
+            if not _MEMBER.fullmatch(name):
+                raise UnreadableModelFileError(
+                    f"{str(path)!r} holds what torch.export.save does not write, which could run code",
+                    where=name,
+                )
             if "/data/sample_inputs/" in name:
                 with archive.open(name) as file:
                     torch.load(file, weights_only=True)
@@ -252,10 +318,17 @@ def _refuse_code(path: Path) -> None:
                 _refuse_expressions(path, json.loads(archive.read(name)))
 
 
+def _is_size(text: object) -> bool:
+    if not isinstance(text, str) or not _SIZE_EXPRESSION.fullmatch(text):
+        return False
+    words = re.findall(r"[A-Za-z_]\w*", text)
+    return all(_SYMBOL.fullmatch(word) or word in _SIZE_FUNCTIONS for word in words)
+
+
 def _refuse_expressions(path: Path, value: object) -> None:
     if isinstance(value, dict):
         text = value.get("expr_str")
-        if isinstance(text, str) and ("__" in text or not _SIZE_EXPRESSION.fullmatch(text)):
-            raise UnreadableModelFileError(f"{str(path)!r} holds a size that is no expression: {text[:80]!r}")
+        if text is not None and not _is_size(text):
+            raise UnreadableModelFileError(f"{str(path)!r} holds a size that is no expression: {text!r:.80}")
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
         _refuse_expressions(path, item)

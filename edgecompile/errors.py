@@ -45,7 +45,7 @@ class EdgecompileError(Exception):
         return "\n".join(rows)
 
 
-class ConfigurationErrors(EdgecompileError):
+class ConfigurationErrors(EdgecompileError):  # noqa: N818 (it holds several)
     """Several configuration errors, shown together before any work."""
 
     code = "configuration"

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch.export import ExportedProgram
+from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 
+from edgecompile.errors import CaptureFailedError
 from edgecompile.graph_edit import ProgramEditor
+
+aten = torch.ops.aten
+_WRITTEN_INPUT = (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)
+# Operators that may return their input itself, though their schema does not say so.
+_HIDDEN_VIEWS = (
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+    aten.type_as.default,
+    aten.broadcast_tensors.default,
+    aten.atleast_1d.default,
+    aten.atleast_2d.default,
+    aten.atleast_3d.default,
+    aten.meshgrid.default,
+    aten.meshgrid.indexing,
+)
 
 
 def remove_in_place_writes(exported: ExportedProgram) -> tuple[ExportedProgram, int]:
@@ -14,38 +35,58 @@ def remove_in_place_writes(exported: ExportedProgram) -> tuple[ExportedProgram, 
 
     A write to a tensor that nothing else aliases is renamed here, which keeps the operators as the model
     wrote them. Where views alias the written tensor, `run_decompositions` does the full analysis.
+
+    Raises:
+        CaptureFailedError: The model writes to its own buffers.
     """
     editor = ProgramEditor(exported)
     writes = [node for node in editor.calls() if _mutates(node)]
-    if not writes:
-        return editor.finish(), 0
-    if not all(_is_simple_write(node) for node in writes):
-        return exported.run_decompositions({}), len(writes)
-    for node in writes:
-        _make_functional(editor, node)
+    if all(_is_simple_write(editor, node) for node in writes):
+        for node in writes:
+            _make_functional(editor, node)
+    else:
+        exported = exported.run_decompositions({})
+        editor = ProgramEditor(exported)
+        _restore_batchnorm(editor)
+    _return_user_outputs_only(exported, editor)
     return editor.finish(), len(writes)
 
 
 def _mutates(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable and node.target is not torch.ops.aten.detach_.default
+    return schema is not None and schema.is_mutable and node.target is not aten.detach_.default
 
 
 def _functional(node: Node) -> torch._ops.OpOverload | None:
-    packet = getattr(torch.ops.aten, node.target.overloadpacket.__name__.removesuffix("_"), None)  # type: ignore[union-attr]
-    overload = node.target._overloadname  # type: ignore[union-attr]
-    return getattr(packet, overload, None) if packet is not None else None
+    target = node.target
+    assert isinstance(target, torch._ops.OpOverload)
+    name = target.overloadpacket.__name__
+    if target.namespace != "aten" or not name.endswith("_"):
+        return None
+    return getattr(getattr(aten, name.removesuffix("_"), None), target._overloadname, None)
 
 
-def _is_simple_write(node: Node) -> bool:
-    """Tell whether a write goes to the first argument, which nothing views and no input of the model is."""
+def _is_simple_write(editor: ProgramEditor, node: Node) -> bool:
+    """Tell whether a write goes to the first argument, which nothing views, and keeps its type."""
     target = node.args[0]
-    if not isinstance(target, Node) or target.op != "call_function" or _functional(node) is None:
+    if not isinstance(target, Node) or _functional(node) is None:
+        return False
+    if target.op != "call_function" and not editor.is_user_input(target):
+        return False
+    # `half_.add_(float)` stays half, `half + float` does not.
+    types = {source.meta["val"].dtype for source in node.all_input_nodes if _is_tensor(source)}
+    if len(types | {node.meta["val"].dtype}) != 1:
         return False
     return not _is_view(target) and not any(_is_view(user) for user in target.users if user is not node)
 
 
+def _is_tensor(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
 def _is_view(node: Node) -> bool:
+    if node.target is operator.getitem or node.target in _HIDDEN_VIEWS:
+        return True
     schema = getattr(node.target, "_schema", None)
     if schema is None or schema.is_mutable:
         return False
@@ -62,3 +103,31 @@ def _make_functional(editor: ProgramEditor, node: Node) -> None:
             user.replace_input_with(written, node)
     node.target = _functional(node)  # type: ignore[assignment]
     editor.rewrites += 1
+
+
+def _restore_batchnorm(editor: ProgramEditor) -> None:
+    """Give inference batch normalization back the one form that the passes know."""
+    for node in editor.calls(aten._native_batch_norm_legit_no_training.default):
+        *tensors, momentum, eps = node.args
+        normalized = editor.insert(node, aten.batch_norm.default, *tensors, False, momentum, eps, True)
+        for item in list(node.users):
+            if item.args[1] == 0:
+                editor.replace(item, normalized)
+    editor.graph.eliminate_dead_code()
+
+
+def _return_user_outputs_only(exported: ExportedProgram, editor: ProgramEditor) -> None:
+    """Drop the new values of written inputs: an artifact leaves its inputs as they are."""
+    specs = exported.graph_signature.output_specs
+    for spec in specs:
+        if spec.kind not in _WRITTEN_INPUT:
+            raise CaptureFailedError(
+                f"the model writes to its own buffer {spec.target!r} in forward",
+                hint="return the new state as an output and take it as an input",
+            )
+    kept = [
+        node
+        for node, spec in zip(editor.outputs(), specs, strict=True)
+        if spec.kind == OutputKind.USER_OUTPUT
+    ]
+    editor.graph.output_node().args = (tuple(kept),)

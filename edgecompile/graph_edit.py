@@ -25,6 +25,7 @@ from torch.export.graph_signature import (
     TensorArgument,
 )
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 Operator = Callable[..., Any]
 
@@ -39,7 +40,7 @@ class ProgramEditor:
 
     def __init__(self, exported: ExportedProgram) -> None:
         self._exported = exported
-        self.graph: Graph = copy.deepcopy(exported.graph)
+        self.graph: Graph = _copy_graph(exported.graph)
         self.rewrites = 0
         self._constants: dict[str, torch.Tensor] = {}
         self._user_inputs: dict[str, InputSpec] = {}
@@ -74,6 +75,7 @@ class ProgramEditor:
         first = next(iter(self.graph.nodes))
         with self.graph.inserting_before(first):
             node = self.graph.placeholder(re.sub(r"\W", "_", name))
+        node.target = node.name  # the generated code names the argument by it
         node.meta["val"] = self._fake_mode().from_tensor(value, static_shapes=True)
         self._constants[node.name] = value
         return node
@@ -95,6 +97,15 @@ class ProgramEditor:
         self.graph.erase_node(node)
         self.rewrites += 1
 
+    def refresh(self) -> None:
+        """Compute all values' shapes and strides anew, after an edit that changed memory layouts."""
+        for node in self.calls():
+            node.meta["val"] = self._fake_value(node)
+
+    def outputs(self) -> tuple[Node, ...]:
+        """Return the nodes that the program returns."""
+        return output_nodes(self.graph)
+
     def finish(self) -> ExportedProgram:
         """Return the edited program; unused constants are dropped, the signature is rebuilt."""
         self._drop_unused_constants()
@@ -112,7 +123,7 @@ class ProgramEditor:
             )
         output_specs = [
             OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None)
-            for node in self.graph.output_node().args[0]  # type: ignore[union-attr]
+            for node in self.outputs()
         ]
         return ExportedProgram(
             root=module,
@@ -143,6 +154,18 @@ class ProgramEditor:
             return node.target(*values[0], **values[1])
 
 
+def _copy_graph(graph: Graph) -> Graph:
+    copied = copy.deepcopy(graph)
+    for node, original in zip(copied.nodes, graph.nodes, strict=True):
+        node.name = original.name  # a copy renames what is called as a builtin, such as `input`
+    return copied
+
+
+def output_nodes(graph: Graph) -> tuple[Node, ...]:
+    """Return the nodes that a graph returns, in order."""
+    return tuple(node for node in graph.output_node().args[0] if isinstance(node, Node))  # type: ignore[union-attr]
+
+
 def user_input_names(exported: ExportedProgram) -> tuple[str, ...]:
     """Return the names of the model's inputs, in order."""
     return tuple(str(name) for name in exported.graph_signature.user_inputs)
@@ -153,6 +176,14 @@ def shape_of(node: Node) -> tuple[int | torch.SymInt, ...]:
     return tuple(node.meta["val"].shape)
 
 
+def same_shape(first: Node, second: Node) -> bool:
+    """Tell whether two shapes are equal whatever the dynamic sizes are."""
+    left, right = shape_of(first), shape_of(second)
+    return len(left) == len(right) and all(
+        statically_known_true(one == other) for one, other in zip(left, right, strict=True)
+    )
+
+
 def operator_name(node: Node) -> str:
     """Return an operator's short name, `conv2d` for `aten.conv2d.default`."""
     packet = getattr(node.target, "overloadpacket", None)
@@ -160,13 +191,19 @@ def operator_name(node: Node) -> str:
 
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_TORCH = str(Path(torch.__file__).parent)
 
 
 def source_line(node: Node) -> str:
     """Return the user's source line of a node as `file.py:12`, or "" if the graph does not know it."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    users = [(file, line) for file, line in frames if "/torch/" not in file]
+    users = [(file, line) for file, line in frames if not is_torch_file(file) and not file.startswith("<")]
     if not users:
         return ""
     file, line = users[-1]
     return f"{Path(file).name}:{line}"
+
+
+def is_torch_file(file: str) -> bool:
+    """Tell whether a source file is one of PyTorch's own, here or where a .pt2 was captured."""
+    return file.startswith(_TORCH) or "-packages/torch/" in file

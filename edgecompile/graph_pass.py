@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from edgecompile import catalogue
 from edgecompile.errors import PassBrokeProgramError
-from edgecompile.graph_edit import ProgramEditor, user_input_names
+from edgecompile.graph_edit import ProgramEditor, output_nodes, user_input_names
 from edgecompile.program import CapturedProgram, Declined, StepRecord
 
 
@@ -78,7 +78,7 @@ def run_pass(name: str, exported: ExportedProgram) -> PassOutcome:
     graph_pass: GraphPass = catalogue.load("edgecompile.passes", name)()
     try:
         result = graph_pass.run(exported)
-        result.program.validate()
+        result.program.validate()  # type: ignore[no-untyped-call]
     except Exception as error:
         raise PassBrokeProgramError(
             f"pass {name!r} failed: {str(error).strip().splitlines()[0] if str(error).strip() else error!r}",
@@ -100,12 +100,8 @@ def signature(exported: ExportedProgram) -> tuple[str, ...]:
     """Return inputs and outputs as text: what no pass may change."""
     placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
     rows = [_describe(name, placeholders[name].meta["val"]) for name in user_input_names(exported)]
-    outputs = exported.graph.output_node().args[0]
-    assert isinstance(outputs, tuple | list)
-    rows.extend(
-        _describe(f"output {index}", node.meta["val"])  # type: ignore[union-attr]
-        for index, node in enumerate(outputs)
-    )
+    outputs = output_nodes(exported.graph)
+    rows.extend(_describe(f"output {index}", node.meta["val"]) for index, node in enumerate(outputs))
     return tuple(rows)
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, source_line
+from edgecompile.graph_edit import ProgramEditor, shape_of, source_line
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import Declined
 
 aten = torch.ops.aten
+
+# Convolutions whose padding is a word, "same" or "valid".
+_WORDS: dict[Any, Any] = {aten.conv1d.padding: aten.conv1d.default, aten.conv2d.padding: aten.conv2d.default}
 
 
 class CanonicalizePadding:
@@ -21,6 +26,9 @@ class CanonicalizePadding:
 
     Before: `pad(x, (0, 1, 0, 1), "constant")`
     After:  `constant_pad_nd(x, (0, 1, 0, 1), 0)`
+
+    Before: `conv2d(x, weight (K, C, 3, 3), padding="same")`
+    After:  `conv2d(x, weight, padding=(1, 1))`
 
     Declines when the padding reflects, replicates or wraps around: engines have constant padding only.
     Asymmetric padding stays a node of its own; emitters whose format allows it fold it further.
@@ -39,6 +47,8 @@ class CanonicalizePadding:
             value = node.args[3] if len(node.args) > 3 else node.kwargs.get("value")
             new = editor.insert(node, aten.constant_pad_nd.default, node.args[0], node.args[1], value or 0.0)
             editor.replace(node, new)
+        for node in editor.calls(*_WORDS):
+            _pad_with_numbers(editor, node)
         for node in editor.calls(aten.constant_pad_nd.default):
             _fold_into_convolutions(editor, node)
         return outcome(editor, declined)
@@ -50,7 +60,9 @@ def _fold_into_convolutions(editor: ProgramEditor, node: Node) -> None:
     assert isinstance(pads, list | tuple)
     if value != 0 or len(pads) != 4:
         return
-    left, right, top, bottom = (int(pad) for pad in pads)  # type: ignore[call-overload]
+    if not all(isinstance(pad, int) for pad in pads):
+        return  # a dynamic size
+    left, right, top, bottom = (cast("int", pad) for pad in pads)
     if left != right or top != bottom or min(left, top) < 0:
         return
     if not all(_takes_padding(user, node) for user in node.users):
@@ -67,9 +79,28 @@ def _fold_into_convolutions(editor: ProgramEditor, node: Node) -> None:
 
 
 def _takes_padding(conv: Node, pad: Node) -> bool:
-    if conv.target is not aten.conv2d.default or conv.args[0] is not pad or conv.kwargs:
-        return False
-    return len(conv.args) < 5 or not isinstance(conv.args[4], str)
+    return conv.target is aten.conv2d.default and conv.args[0] is pad and not conv.kwargs
+
+
+def _pad_with_numbers(editor: ProgramEditor, conv: Node) -> None:
+    """Rewrite padding="same" or "valid"; where the ends differ, PyTorch pads the far one more."""
+    source, weight = conv.args[:2]
+    assert isinstance(weight, Node)
+    kernel = shape_of(weight)[2:]
+    defaults: list[Any] = [None, [1] * len(kernel), "valid", [1] * len(kernel), 1]
+    arguments: list[Any] = [*conv.args[2:], *defaults[len(conv.args) - 2 :]]
+    bias, stride, padding, dilation, groups = arguments
+    total = [0] * len(kernel)
+    if padding == "same":
+        total = [int(step) * (int(size) - 1) for size, step in zip(kernel, dilation, strict=True)]
+    near = [size // 2 for size in total]
+    if any(size % 2 for size in total):
+        ends = zip(reversed(near), reversed(total), strict=True)
+        pads = [end for first, both in ends for end in (first, both - first)]
+        source = editor.insert(conv, aten.constant_pad_nd.default, source, pads, 0.0)
+        near = [0] * len(kernel)
+    numbers = (source, weight, bias, stride, near, dilation, groups)
+    editor.replace(conv, editor.insert(conv, _WORDS[conv.target], *numbers))
 
 
 def _padding(conv: Node) -> tuple[int, int]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.graph_edit import ProgramEditor, shape_of, source_line
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.passes.canonicalize_views import static_sizes
+from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 from edgecompile.program import Declined
 
 aten = torch.ops.aten
@@ -17,7 +19,7 @@ aten = torch.ops.aten
 class CanonicalizePooling:
     """Rewrite spatial means and adaptive average pooling.
 
-    Before: `mean(x (N, C, H, W), [2, 3]) -> (N, C)`
+    Before: `mean(x (N, C, H, W), [-1, -2]) -> (N, C)`
     After:  `mean(x, [2, 3], keepdim=True) -> view (N, C)`
 
     Before: `adaptive_avg_pool2d(x (N, C, H, W), (1, 1))`
@@ -46,10 +48,12 @@ class CanonicalizePooling:
 
 def _is_spatial_mean(node: Node) -> bool:
     source, axes = node.args[0], node.args[1]
-    keepdim = len(node.args) > 2 and node.args[2]
     if not isinstance(source, Node) or not isinstance(axes, list | tuple) or "dtype" in node.kwargs:
         return False
-    return len(shape_of(source)) == 4 and {int(axis) % 4 for axis in axes} == {2, 3} and not keepdim  # type: ignore[call-overload]
+    is_canonical = list(axes) == [2, 3] and bool(node.args[2:]) and node.args[2] is True
+    return (
+        len(shape_of(source)) == 4 and {cast("int", axis) % 4 for axis in axes} == {2, 3} and not is_canonical
+    )
 
 
 def _keep_dimensions(editor: ProgramEditor, node: Node) -> None:
@@ -57,7 +61,8 @@ def _keep_dimensions(editor: ProgramEditor, node: Node) -> None:
     if sizes is None:
         return
     mean = editor.insert(node, aten.mean.dim, node.args[0], [2, 3], True)
-    editor.replace(node, editor.insert(node, aten.view.default, mean, sizes))
+    keepdim = node.args[2:] and node.args[2]
+    editor.replace(node, mean if keepdim else insert_view(editor, node, mean, sizes))
 
 
 def _replace_adaptive(editor: ProgramEditor, node: Node) -> str | None:
@@ -73,10 +78,12 @@ def _replace_adaptive(editor: ProgramEditor, node: Node) -> str | None:
     if rows == 1 and columns == 1:
         editor.replace(node, editor.insert(node, aten.mean.dim, source, [2, 3], True))
         return None
-    if not all(isinstance(size, int) for size in (height, width)):
+    sizes = (height, width, rows, columns)
+    if not all(isinstance(size, int) for size in sizes):
         return "its input size is dynamic"
-    if height % rows or width % columns:  # type: ignore[operator]
+    height, width, rows, columns = cast("tuple[int, int, int, int]", sizes)
+    if height % rows or width % columns:
         return f"its {rows}x{columns} output does not divide its {height}x{width} input: the windows overlap"
-    kernel = [height // rows, width // columns]  # type: ignore[operator]
+    kernel = [height // rows, width // columns]
     editor.replace(node, editor.insert(node, aten.avg_pool2d.default, source, kernel, kernel))
     return None

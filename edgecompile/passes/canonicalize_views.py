@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operator_name, shape_of, source_line
+from edgecompile.graph_edit import ProgramEditor, operator_name, same_shape, shape_of, source_line
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import Declined
 
 aten = torch.ops.aten
+_CANONICAL = (aten.view.default, aten.reshape.default)
 _VIEWS = (
-    aten.view.default,
-    aten.reshape.default,
+    *_CANONICAL,
     aten._unsafe_view.default,
     aten.flatten.using_ints,
     aten.unflatten.int,
@@ -22,6 +24,7 @@ _VIEWS = (
     aten.squeeze.dims,
     aten.unsqueeze.default,
 )
+_PERMUTES = (aten.permute.default, aten.transpose.int, aten.t.default)
 
 
 class CanonicalizeViews:
@@ -30,8 +33,10 @@ class CanonicalizeViews:
     Before: `x (N, C, 1, 1) -> squeeze(-1) -> flatten(1) -> (N, C)`
     After:  `x -> view (N, C)`
 
-    Before: `x -> permute (0, 2, 3, 1) -> permute (0, 3, 1, 2)`
+    Before: `x -> permute (0, 2, 3, 1) -> transpose(1, 3) -> transpose(2, 3)`
     After:  `x`
+
+    Where the memory layout does not let a view reinterpret it (after a permute), the view is a `reshape`.
 
     Declines when more than one size of the result is dynamic: a view can infer one only.
     """
@@ -40,6 +45,8 @@ class CanonicalizeViews:
         """Return the program with canonical views."""
         editor = ProgramEditor(program)
         declined = []
+        for node in editor.calls(*_PERMUTES):
+            _rewrite_permute(editor, node)
         for node in editor.calls(*_VIEWS):
             sizes = static_sizes(node)
             if sizes is None:
@@ -48,8 +55,6 @@ class CanonicalizeViews:
                 declined.append(Declined(what=what, where=where, reason=reason))
                 continue
             _rewrite_view(editor, node, sizes)
-        for node in editor.calls(aten.permute.default):
-            _merge_permutes(editor, node)
         editor.graph.eliminate_dead_code()
         return outcome(editor, declined)
 
@@ -60,32 +65,49 @@ def static_sizes(node: Node) -> list[int] | None:
     return sizes if sizes.count(-1) <= 1 else None
 
 
+def insert_view(editor: ProgramEditor, before: Node, source: Node, sizes: list[int]) -> Node:
+    """Insert a view, or a reshape where the source's memory is not in the order of its axes."""
+    operator = aten.view.default if source.meta["val"].is_contiguous() else aten.reshape.default
+    return editor.insert(before, operator, source, sizes)
+
+
 def _rewrite_view(editor: ProgramEditor, node: Node, sizes: list[int]) -> None:
     source = node.args[0]
     assert isinstance(source, Node)
-    if source.target is aten.view.default:
-        source = source.args[0]  # type: ignore[assignment]
-    elif node.target is aten.view.default and list(node.args[1]) == sizes:  # type: ignore[arg-type]
-        return
-    assert isinstance(source, Node)
-    if shape_of(source) == shape_of(node) and not editor.is_user_input(source):
+    merges = source.target in _CANONICAL
+    if merges:
+        source = cast("Node", source.args[0])
+    if same_shape(source, node) and not _would_return_input(editor, node, source):
         editor.replace(node, source)
         return
-    editor.replace(node, editor.insert(node, aten.view.default, source, sizes))
+    if merges or node.target not in _CANONICAL or list(cast("list[object]", node.args[1])) != sizes:
+        editor.replace(node, insert_view(editor, node, source, sizes))
 
 
-def _merge_permutes(editor: ProgramEditor, node: Node) -> None:
-    inner = node.args[0]
-    if not isinstance(inner, Node) or inner.target is not aten.permute.default:
-        return
-    outer_axes, inner_axes = node.args[1], inner.args[1]
-    assert isinstance(outer_axes, list | tuple)
-    assert isinstance(inner_axes, list | tuple)
-    axes = [inner_axes[int(axis)] for axis in outer_axes]  # type: ignore[call-overload]
-    source = inner.args[0]
-    assert isinstance(source, Node)
-    rank = len(axes)
-    if [int(axis) % rank for axis in axes] == list(range(rank)) and not editor.is_user_input(source):  # type: ignore[call-overload]
+def _rewrite_permute(editor: ProgramEditor, node: Node) -> None:
+    source, axes = cast("Node", node.args[0]), _axes(node)
+    merges = source.target is aten.permute.default
+    if merges:
+        inner = _axes(source)
+        source, axes = cast("Node", source.args[0]), [inner[axis] for axis in axes]
+    if axes == list(range(len(axes))) and not _would_return_input(editor, node, source):
         editor.replace(node, source)
         return
-    editor.replace(node, editor.insert(node, aten.permute.default, source, axes))
+    if merges or node.target is not aten.permute.default or list(cast("list[int]", node.args[1])) != axes:
+        editor.replace(node, editor.insert(node, aten.permute.default, source, axes))
+
+
+def _axes(node: Node) -> list[int]:
+    """Return a permutation's axes, from 0 up."""
+    rank = len(shape_of(node))
+    if node.target is aten.permute.default:
+        return [axis % rank for axis in cast("list[int]", node.args[1])]
+    axes = list(range(rank))
+    first, second = cast("tuple[int, int]", node.args[1:]) if len(node.args) == 3 else (0, -1)
+    if rank > 0:
+        axes[first], axes[second] = axes[second], axes[first]
+    return axes
+
+
+def _would_return_input(editor: ProgramEditor, node: Node, source: Node) -> bool:
+    return editor.is_user_input(source) and node in editor.outputs()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -13,15 +16,19 @@ from edgecompile.program import Declined
 aten = torch.ops.aten
 
 # The axis of the output channels in the weight.
-_CHANNEL_AXIS = {
+_CHANNEL_AXIS: dict[Any, int] = {
     aten.conv1d.default: 0,
     aten.conv2d.default: 0,
     aten.conv3d.default: 0,
+    aten.conv1d.padding: 0,
+    aten.conv2d.padding: 0,
+    aten.conv3d.padding: 0,
     aten.conv_transpose1d.default: 1,
     aten.conv_transpose2d.input: 1,
+    aten.conv_transpose3d.input: 1,
     aten.linear.default: 0,
 }
-_TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
+_TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
 
 
 class FoldBatchnorm:
@@ -34,8 +41,8 @@ class FoldBatchnorm:
     networks for efficient inference", 3.2.2). Computed in float64 and rounded once.
 
     Declines when there is no convolution or linear layer before it, when that layer's value is used
-    elsewhere too, when its weight is not a constant, when it is a grouped transposed convolution, or when
-    the normalization uses batch statistics.
+    elsewhere too, when a weight or a statistic is not a constant, when it is a grouped transposed
+    convolution, when another axis is normalized, or when the normalization uses batch statistics.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
@@ -51,7 +58,7 @@ class FoldBatchnorm:
         return outcome(editor, declined)
 
 
-def _why_not(editor: ProgramEditor, node: Node) -> str | None:
+def _why_not(editor: ProgramEditor, node: Node) -> str | None:  # noqa: PLR0911 (one guard a line)
     layer = node.args[0]
     if node.args[5]:
         return "it normalizes with the statistics of the batch (training mode)"
@@ -59,13 +66,20 @@ def _why_not(editor: ProgramEditor, node: Node) -> str | None:
         return "no convolution or linear layer stands before it"
     if len(layer.users) > 1:
         return f"the value of {layer.name} is used elsewhere too"
-    if editor.constant(layer.args[1]) is None:
-        return f"the weight of {layer.name} is computed, not constant"
+    weight = editor.constant(layer.args[1])
+    if weight is None or _is_computed(editor, layer.args[2:3]):
+        return f"the weight or bias of {layer.name} is computed, not constant"
+    if _is_computed(editor, node.args[1:5]):
+        return "its weight, bias or statistics are computed, not constant"
     if layer.target in _TRANSPOSED and len(layer.args) > 6 and layer.args[6] != 1:
         return f"{layer.name} is a grouped transposed convolution"
-    if layer.target is aten.linear.default and layer.meta["val"].dim() != 2:
-        return f"{layer.name} normalizes another axis than its features"
+    if layer.meta["val"].dim() != weight.dim():
+        return f"it normalizes another axis than the features of {layer.name}"
     return None
+
+
+def _is_computed(editor: ProgramEditor, arguments: Sequence[object]) -> bool:
+    return any(isinstance(argument, Node) and editor.constant(argument) is None for argument in arguments)
 
 
 def _fold(editor: ProgramEditor, node: Node) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch.export import ExportedProgram
@@ -39,7 +40,8 @@ class FoldInputNormalization:
     all channels the padding is made explicit with that mean as its value, which is exact too.
 
     Declines when the means differ between channels and the convolution pads: then only the scale is
-    folded, and one subtraction stays. Declines when something else reads the normalized input.
+    folded, and one subtraction stays. Declines when something else reads the normalized input, when the
+    convolution is grouped or its weight or bias is computed, and when an explicit padding stands between.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
@@ -65,18 +67,28 @@ def _normalization(editor: ProgramEditor, source: Node) -> list[Node]:
     node = source
     while len(node.users) == 1:
         user = next(iter(node.users))
-        if user.target not in _AFFINE or user.args[0] is not node or user.kwargs:
+        if user.target not in _AFFINE or _operand(user, node) is None or user.kwargs:
             break
-        if _channel_values(editor, user) is None:
+        if user.meta["val"].dtype != source.meta["val"].dtype:
+            break  # it converts integers
+        if _channel_values(editor, user, node) is None:
             break
         chain.append(user)
         node = user
     return chain
 
 
-def _channel_values(editor: ProgramEditor, node: Node) -> torch.Tensor | None:
+def _operand(node: Node, source: Node) -> object:
+    """Return the other operand of a call, or None where the call does not scale or shift `source`."""
+    left, right = node.args[:2]
+    if left is source:
+        return right
+    return left if node.target in (aten.add.Tensor, aten.mul.Tensor) else None
+
+
+def _channel_values(editor: ProgramEditor, node: Node, source: Node) -> torch.Tensor | None:
     """Return the constant operand as (C,) values, or None if it is no constant for each channel."""
-    operand = node.args[1]
+    operand = _operand(node, source)
     channels = int(shape_of(node)[1])
     if isinstance(operand, int | float):
         return torch.full((channels,), float(operand), dtype=torch.float64)
@@ -88,11 +100,11 @@ def _channel_values(editor: ProgramEditor, node: Node) -> torch.Tensor | None:
     return value.double().reshape(-1).expand(channels)
 
 
-def _affine(editor: ProgramEditor, chain: list[Node]) -> _Affine:
+def _affine(editor: ProgramEditor, source: Node, chain: list[Node]) -> _Affine:
     scale = torch.ones(int(shape_of(chain[0])[1]), dtype=torch.float64)
     shift = torch.zeros_like(scale)
-    for node in chain:
-        value = _channel_values(editor, node)
+    for before, node in zip([source, *chain], chain, strict=False):
+        value = _channel_values(editor, node, before)
         assert value is not None
         if node.target is aten.add.Tensor:
             shift = shift + value
@@ -105,7 +117,7 @@ def _affine(editor: ProgramEditor, chain: list[Node]) -> _Affine:
     return _Affine(scale=scale, shift=shift)
 
 
-def _fold(editor: ProgramEditor, source: Node, chain: list[Node]) -> str | None:
+def _fold(editor: ProgramEditor, source: Node, chain: list[Node]) -> str | None:  # noqa: PLR0911
     """Fold as much as is exact; return why something stays, or None if nothing does."""
     last = chain[-1]
     if len(last.users) != 1:
@@ -113,25 +125,26 @@ def _fold(editor: ProgramEditor, source: Node, chain: list[Node]) -> str | None:
     conv = next(iter(last.users))
     if conv.target is aten.constant_pad_nd.default or conv.target is aten.pad.default:
         return "an explicit padding stands between it and the convolution"
+    if conv.target is aten.conv2d.padding:
+        return f"the convolution's padding {conv.args[4:5]!r} is a word, not numbers"
     if conv.target is not aten.conv2d.default or conv.args[0] is not last:
         return "no convolution reads it"
     groups = conv.args[6] if len(conv.args) > 6 else 1
     weight = editor.constant(conv.args[1])
-    if weight is None or groups != 1:
-        return "the convolution that reads it is grouped, or its weight is not constant"
-    affine = _affine(editor, chain)
+    bias = conv.args[2] if len(conv.args) > 2 else None
+    if weight is None or groups != 1 or (bias is not None and editor.constant(bias) is None):
+        return "the convolution that reads it is grouped, or its weight or bias is not constant"
+    affine = _affine(editor, source, chain)
     if bool((affine.scale == 0).any()):
         return "it multiplies a channel by zero"
-    padding = conv.args[4] if len(conv.args) > 4 else 0
-    if isinstance(padding, str):
-        return f"the convolution's padding {padding!r} is not a number"
-    padding = [padding, padding] if isinstance(padding, int) else list(padding)  # type: ignore[arg-type]
-    one_zero = bool((affine.zero == affine.zero[0]).all())
+    padding = cast("list[int]", conv.args[4]) if len(conv.args) > 4 else [0, 0]
+    # Not `==`: with several standard deviations one mean is computed with several roundings.
+    one_zero = torch.allclose(affine.zero, affine.zero[0], rtol=1e-12, atol=0)
     exact = not any(padding) or bool((affine.shift == 0).all())
     if exact or one_zero:
         new_input = source
         if not exact:
-            pads = [padding[1], padding[1], padding[0], padding[0]]
+            pads = [padding[-1], padding[-1], padding[0], padding[0]]
             value = float(affine.zero[0])
             new_input = editor.insert(conv, aten.constant_pad_nd.default, source, pads, value, like=last)
             conv.update_arg(4, [0, 0])
@@ -140,7 +153,7 @@ def _fold(editor: ProgramEditor, source: Node, chain: list[Node]) -> str | None:
         _erase(editor, chain)
         return None
     if len(chain) > 1:
-        offset = editor.add_constant("input_offset", affine.zero.float().reshape(1, -1, 1, 1))
+        offset = editor.add_constant("input_offset", affine.zero.to(weight.dtype).reshape(1, -1, 1, 1))
         shifted = editor.insert(conv, aten.sub.Tensor, source, offset, like=last)
         scale_only = _Affine(scale=affine.scale, shift=torch.zeros_like(affine.shift))
         _rescale(editor, conv, weight, scale_only)

@@ -6,7 +6,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operator_name, shape_of, source_line
+from edgecompile.graph_edit import ProgramEditor, operator_name, same_shape, source_line
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import Declined
 
@@ -31,17 +31,20 @@ _DROPOUTS = (
 _RESHAPES = (
     aten.view.default,
     aten.reshape.default,
+    aten._unsafe_view.default,
     aten.flatten.using_ints,
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.squeeze.default,
     aten.expand.default,
     aten.slice.Tensor,
-    aten.constant_pad_nd.default,
-    aten.pad.default,
     aten.to.dtype,
+    aten.to.device,
+    aten.to.dtype_layout,
+    aten.type_as.default,
     aten._to_copy.default,
 )
+_PADS = (aten.constant_pad_nd.default, aten.pad.default)
 
 
 class RemoveNoops:
@@ -58,12 +61,17 @@ class RemoveNoops:
         """Return the program without its no-ops."""
         editor = ProgramEditor(program)
         declined = []
+        moved = False
         for node in editor.calls():
+            if node.target is aten._assert_tensor_metadata.default:
+                editor.graph.erase_node(node)
+                editor.rewrites += 1
+                continue
             if not _is_noop(node):
                 continue
             source = node.args[0]
             assert isinstance(source, Node)
-            if editor.is_user_input(source) and editor.graph.output_node() in node.users:
+            if editor.is_user_input(source) and node in editor.outputs():
                 declined.append(
                     Declined(
                         what=operator_name(node),
@@ -72,7 +80,10 @@ class RemoveNoops:
                     )
                 )
                 continue
+            moved = moved or node.meta["val"].stride() != source.meta["val"].stride()
             editor.replace(node, source)
+        if moved:
+            _allow_any_layout(editor)
         return outcome(editor, declined)
 
 
@@ -81,7 +92,17 @@ def _is_noop(node: Node) -> bool:
         return True
     if node.target in _DROPOUTS:
         return node.args[2] is False
-    if node.target not in _RESHAPES or not isinstance(node.args[0], Node):
+    if node.target not in (*_RESHAPES, *_PADS) or not isinstance(node.args[0], Node):
         return False
+    if node.target in _PADS:
+        pads = node.args[1]
+        return isinstance(pads, list | tuple) and all(pad == 0 for pad in pads)
     before, after = node.args[0].meta["val"], node.meta["val"]
-    return before.dtype == after.dtype and shape_of(node.args[0]) == shape_of(node)
+    return before.dtype == after.dtype and same_shape(node.args[0], node)
+
+
+def _allow_any_layout(editor: ProgramEditor) -> None:
+    """Let every view copy where it must: `permute -> contiguous -> view` has lost its `contiguous`."""
+    for node in editor.calls(aten.view.default):
+        node.target = aten.reshape.default
+    editor.refresh()

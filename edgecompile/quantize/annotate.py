@@ -23,8 +23,6 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from edgecompile.graph_edit import operator_name, source_line
-from edgecompile.program import Declined
 from edgecompile.target import QuantizationSettings
 
 aten = torch.ops.aten
@@ -39,6 +37,7 @@ _BINARY = (aten.add.Tensor, aten.mul.Tensor)
 # Operators that move values without computing: their output has their input's quantization parameters.
 _MOVES = (
     aten.view.default,
+    aten.reshape.default,
     aten.permute.default,
     aten.slice.Tensor,
     aten.constant_pad_nd.default,
@@ -47,30 +46,34 @@ _MOVES = (
 _COMPARISONS = (aten.max_pool2d.default, *ACTIVATIONS)
 
 
-class EdgeQuantizer(Quantizer):
+class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
     """Annotates a graph for static INT8: affine per-tensor activations, symmetric weights.
 
     Attributes:
-        declined: After `annotate`, the operators that stay in float, each with the reason.
+        declined: After `annotate`, the names of the nodes that stay in float, each with the reason.
     """
 
     def __init__(self, settings: QuantizationSettings) -> None:
         super().__init__()
-        self.declined: list[Declined] = []
+        self.declined: dict[str, str] = {}
         self._activation = _activation_spec(settings)
         self._weight = _weight_spec(settings)
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Annotate every operator that has a rule; note the others as declined."""
-        self.declined = []
+        self.declined = {}
         for node in model.graph.nodes:
             if node.op != "call_function" or _KEY in node.meta:
                 continue
             rule = _RULES.get(node.target)
-            reason = "no engine here has an integer kernel for it" if rule is None else rule(self, node)
+            if rule is None:
+                reason: str | None = "no engine here has an integer kernel for it"
+            elif node.meta["val"].dtype != torch.float32:
+                reason = "it does not compute in float32"
+            else:
+                reason = rule(self, node)
             if reason:
-                what = f"{operator_name(node)} ({node.name})"
-                self.declined.append(Declined(what=what, where=source_line(node), reason=reason))
+                self.declined[node.name] = reason
         return model
 
     def validate(self, model: GraphModule) -> None:
@@ -173,9 +176,13 @@ def is_foldable_padding(node: object) -> bool:
     """Tell whether a node pads with zeros for convolutions alone, so that it can be part of their unit."""
     if not isinstance(node, Node) or node.target is not aten.constant_pad_nd.default:
         return False
-    value = node.args[2] if len(node.args) > 2 else 0.0
+    pads, value = node.args[1], node.args[2] if len(node.args) > 2 else 0.0
+    if value != 0 or not isinstance(pads, list | tuple) or len(pads) != 4:
+        return False
+    if not all(isinstance(pad, int) and pad >= 0 for pad in pads):
+        return False  # a dynamic size, or cropping
     only_user = next(iter(node.users)) if len(node.users) == 1 else None
-    return value == 0 and only_user is not None and only_user.target is aten.conv2d.default
+    return only_user is not None and only_user.target is aten.conv2d.default
 
 
 def _is_quantized(node: Node) -> bool:

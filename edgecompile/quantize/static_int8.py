@@ -7,6 +7,7 @@ import warnings
 
 import torch
 from torch.export import Dim, ExportedProgram
+from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from edgecompile.capture import MAX_BATCH
@@ -44,7 +45,9 @@ def quantize(
     quantizer = EdgeQuantizer(settings)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # torchao warns of its own deprecations
-        prepared = prepare_pt2e(program.exported.module(check_guards=False), quantizer)
+        model = program.exported.module(check_guards=False)
+        names = [node.name for node in _computing(model.graph)]
+        prepared = prepare_pt2e(model, quantizer)
         progress.start("calibrate", len(samples))
         for inputs in samples:
             prepared(*inputs)
@@ -65,13 +68,13 @@ def quantize(
         precision="int8",
         exported=exported,
         float_exported=program.exported,
-        unquantized=(*quantizer.declined, *_float_islands(exported, quantizer.declined)),
+        unquantized=tuple(_in_float(exported, names, quantizer.declined)),
         steps=(*program.steps, step),
     )
 
 
 def _export_again(
-    converted: torch.fx.GraphModule, before: ExportedProgram, inputs: tuple[torch.Tensor, ...]
+    converted: GraphModule, before: ExportedProgram, inputs: tuple[torch.Tensor, ...]
 ) -> ExportedProgram:
     placeholders = {node.name: node.meta["val"] for node in before.graph.find_nodes(op="placeholder")}
     values = [placeholders[name] for name in user_input_names(before)]
@@ -101,20 +104,34 @@ def snap_biases(exported: ExportedProgram) -> ExportedProgram:
     return editor.finish()
 
 
-def _float_islands(exported: ExportedProgram, known: list[Declined]) -> list[Declined]:
-    """Return the layers that were annotated but are no quantized unit in the converted graph."""
-    inside = set()
+def _in_float(exported: ExportedProgram, names: list[str], declined: dict[str, str]) -> list[Declined]:
+    """Return the operators that stay in float, in order: those declined, and those outside every layer.
+
+    Args:
+        exported: The converted program.
+        names: What its computing nodes were called when they were annotated.
+        declined: The reasons by those names.
+    """
+    inside: set[Node] = set()
     for layer in quantized_layers(exported):
-        inside.update(part.name for part in (layer.padding, layer.compute, layer.clamp) if part is not None)
-    listed = {row.what.partition(" (")[2].rstrip(")") for row in known}
+        inside.update(part for part in (layer.padding, layer.compute, layer.clamp) if part is not None)
+    rows = []
+    for node, name in zip(_computing(exported.graph), names, strict=True):
+        reason = declined.get(name)
+        if reason is None and node not in inside:
+            reason = "its value is used both before and after its activation, or by an operator in float"
+        if reason is not None:
+            what = f"{operator_name(node)} ({node.name})"
+            rows.append(Declined(what=what, where=source_line(node), reason=reason))
+    return rows
+
+
+def _computing(graph: Graph) -> list[Node]:
+    """Return what computes tensors; its order survives annotation, conversion and the second capture."""
     quantization = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_PER_CHANNEL)
     return [
-        Declined(
-            what=f"{operator_name(node)} ({node.name})",
-            where=source_line(node),
-            reason="its value is used both before and after its activation, or by an operator in float",
-        )
-        for node in exported.graph.nodes
+        node
+        for node in graph.nodes
         if node.op == "call_function" and node.target not in quantization
-        if node.name not in inside and node.name not in listed
+        if isinstance(node.meta.get("val"), torch.Tensor)
     ]
