@@ -1,6 +1,6 @@
 """Measure what validation proves, on real pictures: the table in docs/validation.md.
 
-    python benchmarks/validation.py --data FOLDER [--images 100] [--output FILE.json]
+    python benchmarks/validation.py --data FOLDER [--images 100] [--output FILE.jsonl]
 
 FOLDER holds `labels.csv` (file,class_index) and 256x256 pictures. Every model is calibrated on every
 fifth picture and measured on `--images` others; each is built for android-arm64 in INT8 and, for its size,
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import csv
 import dataclasses
-import importlib
 import json
 import sys
 import time
@@ -43,6 +42,7 @@ MODELS = {
     "efficientnet_lite0": ((0.498, 0.498, 0.498), (0.502, 0.502, 0.502)),
     "resnet18": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+IMAGENET = ("mobilenet_v2", "efficientnet_lite0")  # whose classes are the labels
 CROP = slice(16, 240)  # the middle 224 of 256
 
 
@@ -65,7 +65,7 @@ def measure(name: str, folder: Path, images: int) -> dict[str, Any]:
     calibration = Dataset(samples=pictures(folder, range(0, 500, 5), mean, std), spec="pictures")
     indices = [index for index in range(500) if index % 5][:: 400 // images][:images]
     samples = pictures(folder, indices, mean, std)
-    if not hasattr(importlib.import_module(name), "LABELS_ARE_IMAGENET") and name == "resnet18":
+    if name not in IMAGENET:
         samples = tuple(dataclasses.replace(sample, label=None) for sample in samples)
     target = load_target("android-arm64")
     spec = str(Path(__file__).parent.parent / "examples" / f"{name}.py") + ":model"
@@ -119,20 +119,66 @@ def summary(results: Sequence[LayerResult]) -> dict[str, Any]:
     }
 
 
+def markdown(documents: Sequence[dict[str, Any]]) -> str:
+    """Return the two tables of docs/validation.md."""
+    rows = [
+        "| model | artifact | SQNR dB (reference) | top-1 as float % (reference) | equal to the reference % "
+        "| top-1 % (float) | size, % of FP32 |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for document in documents:
+        float_row, exact_row, *artifacts = document["quality"]
+        exact = exact_row["against_float"]
+        for row in artifacts:
+            own, reference = row["against_float"], row["reference"]
+            task = "-"
+            if row["accuracy"] is not None:
+                task = f"{row['accuracy'] * 100:.1f} ({float_row['accuracy'] * 100:.1f})"
+            rows.append(
+                f"| {document['model']} | {row['name']} | {own['sqnr_db']:.2f} ({reference['sqnr_db']:.2f}) "
+                f"| {own['agreement'] * 100:.0f} ({reference['agreement'] * 100:.0f}) "
+                f"| {row['identical'] * 100:.2f} | {task} "
+                f"| {document['size_share'][row['name']] * 100:.1f} |"
+            )
+        rows.append(
+            f"| {document['model']} | rounded once, no engine | {exact['sqnr_db']:.2f} "
+            f"| {exact['agreement'] * 100:.0f} | - | - | - |"
+        )
+    rows += [
+        "",
+        "| model | artifact | conv and linear, bit for bit | other layers, bit for bit "
+        "| least share within one step % | largest step |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for document in documents:
+        for name, found in document["layers"].items():
+            least = min(found["conv_linear_least_within_one_step"], found["others_least_within_one_step"])
+            rows.append(
+                f"| {document['model']} | {name} "
+                f"| {found['conv_linear_bit_for_bit']} of {found['conv_linear']} "
+                f"| {found['others_bit_for_bit']} of {found['others']} "
+                f"| {least * 100:.4f} | {found['largest_step']} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
 def main() -> None:
-    """Measure every model and print one JSON document each."""
+    """Measure every model, print one JSON document each, and the tables at the end."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--output", type=Path, help="append one JSON document a line to this file")
     arguments = parser.parse_args()
+    documents = []
     for name in arguments.models:
-        line = json.dumps(measure(name, arguments.data, arguments.images))
+        documents.append(measure(name, arguments.data, arguments.images))
+        line = json.dumps(documents[-1])
         print(line, flush=True)
         if arguments.output:
             with arguments.output.open("a") as file:
                 file.write(line + "\n")
+    print(markdown(documents))
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ from edgecompile.quantize.layers import (
 
 aten = torch.ops.aten
 
-# Up to this many products of an int8 weight and a 9-bit activation, float32 holds every sum exactly.
-_FLOAT32_EXACT_TERMS = 2**24 // (127 * 255)
+# The largest distance of an int8 activation from its zero point.
+_LARGEST_ACTIVATION = 255
 
 
 class Reference:
@@ -54,7 +54,7 @@ class Reference:
         self._input_names = user_input_names(exported)
         self._arithmetic: Arithmetic = arithmetic
         self._layer_at = {layer.output: layer for layer in self.layers}
-        inside = set()
+        inside: set[Node] = set()
         for layer in self.layers:
             inside.update(part for part in (layer.padding, layer.compute, layer.clamp) if part is not None)
         self._skipped = inside
@@ -135,23 +135,49 @@ def _accumulate(layer: QuantizedLayer, value: torch.Tensor) -> torch.Tensor:
     """Return the exact integer accumulator, bias included, as float64."""
     assert layer.weights is not None
     parameters = layer.input_parameters[0]
-    terms = math.prod(layer.weights.weight.shape[1:])
-    dtype = torch.float32 if terms <= _FLOAT32_EXACT_TERMS else torch.float64
-    shifted = value.to(dtype) - parameters.zero_point  # integers of at most 9 bits
+    shifted = value.to(torch.float32) - parameters.zero_point  # integers of at most 9 bits
     if layer.padding is not None:
         shifted = functional.pad(shifted, layer.padding.args[1])  # type: ignore[arg-type]
-    weight = layer.weights.weight.to(dtype)
-    if layer.kind == "linear":
-        total = functional.linear(shifted, weight).double()
-    else:
-        operation = layer.compute.target
-        assert callable(operation)
-        total = operation(shifted, weight, None, *layer.compute.args[3:]).double()
+    total = _exact_sum(layer, shifted, layer.weights.weight.to(torch.float32))
     if layer.weights.bias is None:
         return total
     scale = layer.weights.scales.double() * parameters.scale
     bias = torch.round(layer.weights.bias.double() / scale)
     return total + _per_channel(layer, bias)
+
+
+def _exact_sum(layer: QuantizedLayer, value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the layer's sum of products as float64, every partial sum an exact integer.
+
+    Float32 holds integers below 2**24, and adds them exactly in any order. Longer sums are split over the
+    input channels; a grouped convolution cannot be split so, and takes float64 where it must.
+    """
+    channel_axis = -1 if layer.kind == "linear" else 1
+    channels = weight.shape[1]
+    if channels != value.shape[channel_axis]:
+        dtype = torch.float32 if _fits_float32(weight) else torch.float64
+        return _linear_operation(layer, value.to(dtype), weight.to(dtype)).double()
+    size = channels
+    while size > 1 and not all(_fits_float32(part) for part in weight.split(size, dim=1)):
+        size = (size + 1) // 2
+    parts = zip(value.split(size, dim=channel_axis), weight.split(size, dim=1), strict=True)
+    return sum(
+        (_linear_operation(layer, chunk, kernel).double() for chunk, kernel in parts),
+        start=torch.zeros((), dtype=torch.float64),
+    )
+
+
+def _fits_float32(weight: torch.Tensor) -> bool:
+    largest_sum = float(weight.abs().flatten(1).sum(1).max()) * _LARGEST_ACTIVATION
+    return largest_sum < 2**24
+
+
+def _linear_operation(layer: QuantizedLayer, value: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    if layer.kind == "linear":
+        return functional.linear(value, weight)
+    assert callable(layer.compute.target)
+    result: torch.Tensor = layer.compute.target(value, weight, None, *layer.compute.args[3:])
+    return result
 
 
 def _requantize(layer: QuantizedLayer, total: torch.Tensor, arithmetic: Arithmetic) -> torch.Tensor:
