@@ -106,6 +106,26 @@ class UnknownPassError(UnknownNameError):
     listing = "`edgecompile passes` lists all."
 
 
+class UnknownDeviceError(UnknownNameError):
+    """`--device` names no TOML file in device_profiles/."""
+
+    code = "unknown-device"
+    kind = "device"
+    listing = "`edgecompile devices` lists all."
+
+
+class InvalidDeviceError(EdgecompileError):
+    """A device profile does not follow the schema, or cannot play the part that was asked for."""
+
+    code = "invalid-device"
+
+
+class DeviceTargetMismatchError(EdgecompileError):
+    """`--target` names another target than the profile of `--device` does."""
+
+    code = "device-target-mismatch"
+
+
 class InvalidTargetError(EdgecompileError):
     """A target's TOML file does not follow the schema."""
 

@@ -12,8 +12,10 @@ from typing import Any
 from pydantic import with_config
 
 from edgecompile.dataset import check_data
+from edgecompile.device import load_device
 from edgecompile.errors import (
     CalibrationRequiredError,
+    DeviceTargetMismatchError,
     InvalidConfigError,
     ModelNotFoundError,
     OutputNotWritableError,
@@ -34,6 +36,7 @@ class Options:
     """What one source of settings says; None is "nothing". Its fields are the flags and the file's keys."""
 
     target: tuple[str, ...] | None = None
+    device: str | None = None
     format: tuple[str, ...] | None = None
     calibration: str | None = None
     evaluation: str | None = None
@@ -52,6 +55,7 @@ class BuildSettings:
     Attributes:
         model: `file.py:function`, `package.module:function` or `file.pt2`.
         targets: At least one name, none twice; all exist.
+        device: The device profile that the artifacts must fit; its target is then the only one.
         formats: The formats to emit; empty for all of each target's.
         calibration: Data to choose quantization ranges on; never None in INT8.
         evaluation: Data to measure quality on, not used for calibration.
@@ -62,6 +66,7 @@ class BuildSettings:
 
     model: str
     targets: tuple[str, ...]
+    device: str | None = None
     formats: tuple[str, ...] = ()
     calibration: str | None = None
     evaluation: str | None = None
@@ -75,6 +80,7 @@ class BuildSettings:
         values: dict[str, Value] = {
             "model": self.model,
             "target": self.targets,
+            "device": self.device,
             "format": self.formats,
             "calibration": self.calibration,
             "evaluation": self.evaluation,
@@ -118,9 +124,12 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
             if value is not None:
                 chosen[option.name] = value
                 origins[flag] = f"flag --{flag}" if origin == "flag" else origin
+    with problems.collecting():
+        _take_target_of_device(chosen, origins)
     settings = BuildSettings(
         model=model,
         targets=tuple(dict.fromkeys(chosen["target"])),
+        device=chosen.get("device"),
         formats=tuple(dict.fromkeys(chosen["format"])),
         calibration=chosen.get("calibration"),
         evaluation=chosen.get("evaluation"),
@@ -132,6 +141,27 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
     _check(settings, problems)
     problems.raise_any()
     return settings
+
+
+def _take_target_of_device(chosen: dict[str, Any], origins: dict[str, str]) -> None:
+    """Let the device say the target; one that is named as well must be the same.
+
+    A device given as a flag wins over a target of the config file, as flags do.
+    """
+    if chosen.get("device") is None:
+        return
+    device = load_device(chosen["device"])
+    overrules = origins["device"].startswith("flag") and not origins["target"].startswith("flag")
+    if not chosen["target"] or overrules:
+        chosen["target"] = (device.target,)
+        origins["target"] = f"device {device.name}"
+    elif set(chosen["target"]) != {device.target}:
+        raise DeviceTargetMismatchError(
+            f"the device {device.name!r} is not compiled for as {', '.join(chosen['target'])}",
+            where=f"target: {origins['target']}; device: {origins['device']}",
+            expected=device.target,
+            hint="leave out the target: the device says it",
+        )
 
 
 def _read_config(path: Path) -> Options:
@@ -157,12 +187,12 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
     """Collect all that is wrong with the settings."""
     with problems.collecting():
         _check_model(settings.model)
-    if not settings.targets:
+    if not settings.targets and settings.device is None:
         problems.add(
             UsageError(
                 "no target is given",
                 known=", ".join(target_names()),
-                hint='add `--target NAME`, or `target = ["NAME"]` to the file of --config',
+                hint='add `--target NAME` or `--device NAME`, or `target = ["NAME"]` to the file of --config',
             )
         )
     for name in settings.targets:

@@ -16,3 +16,8 @@ def _folder(name: str) -> Path:
 def targets_folder() -> Path:
     """Return the folder of the targets' TOML files."""
     return _folder("targets")
+
+
+def device_profiles_folder() -> Path:
+    """Return the folder of the devices' TOML files."""
+    return _folder("device_profiles")

@@ -13,6 +13,7 @@ from edgecompile.cli.options import json_option, traceback_option
 @click.command("build")
 @click.argument("model")
 @click.option("--target", multiple=True, metavar="NAME", help="What to compile for; may be repeated.")
+@click.option("--device", metavar="NAME", help="What the artifacts must fit; it says the target.")
 @click.option("--format", multiple=True, metavar="NAME", help="Emit only this format; may be repeated.")
 @click.option("--calibration", metavar="DATA", help="Typical inputs, to choose the quantization ranges.")
 @click.option("--evaluation", metavar="DATA", help="Other inputs, to measure quality on.")

@@ -23,7 +23,7 @@ from edgecompile.errors import (
     did_you_mean,
 )
 
-COMMANDS = ("build", "validate", "inspect", "targets", "passes", "doctor")
+COMMANDS = ("build", "validate", "inspect", "targets", "devices", "passes", "doctor")
 
 
 class LazyGroup(click.Group):

@@ -59,10 +59,11 @@ def test_the_wheel_and_not_the_checkout_is_imported(installed: Installed) -> Non
     assert Path(path.strip()).is_relative_to(installed.environment)
 
 
-def test_targets_ship_and_tests_and_examples_do_not(installed: Installed) -> None:
+def test_targets_and_devices_ship_and_tests_and_examples_do_not(installed: Installed) -> None:
     files = ZipFile(installed.wheel).namelist()
-    for target in (ROOT / "targets").glob("*.toml"):
-        assert f"edgecompile/_shipped/targets/{target.name}" in files
+    for folder in ("targets", "device_profiles"):
+        for path in (ROOT / folder).glob("*.toml"):
+            assert f"edgecompile/_shipped/{folder}/{path.name}" in files
     top_level = {file.partition("/")[0] for file in files}
     assert top_level == {"edgecompile", installed.wheel.name.rsplit("-", 3)[0] + ".dist-info"}
     assert not [file for file in files if "__pycache__" in file or "test_" in file]
@@ -79,3 +80,4 @@ def test_the_command_line_works(installed: Installed) -> None:
     assert "build" in installed.run("edgecompile", "--help")
     assert "android-arm64" in installed.run("edgecompile", "targets")
     json.loads(installed.run("edgecompile", "targets", "--json"))
+    assert "pixel-6" in installed.run("edgecompile", "devices")

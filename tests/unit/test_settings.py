@@ -119,3 +119,35 @@ def test_plan_names_the_file_of_every_target_setting(model):
     assert (bits.value, bits.origin) == (8, "target _defaults.toml")
     assert plan["linux-arm64: platform"].origin == "target linux-arm64.toml"
     assert "remove-noops" in plan["linux-arm64: passes"].value
+
+
+def test_the_device_says_the_target(model):
+    settings = resolve(model, Options(device="pixel-6", precision="fp32"))
+    assert (settings.targets, settings.device) == (("android-arm64",), "pixel-6")
+    said = {setting.name: (setting.value, setting.origin) for setting in settings.own_settings()}
+    assert said["target"] == (("android-arm64",), "device pixel-6")
+    assert said["device"] == ("pixel-6", "flag --device")
+    same = resolve(model, Options(device="pixel-6", target=("android-arm64",), precision="fp32"))
+    assert same.origins["target"] == "flag --target"
+
+
+def test_a_target_that_contradicts_the_device(model):
+    for target in (("ios-arm64",), ("android-arm64", "ios-arm64")):
+        flags = Options(device="pixel-6", target=target, precision="fp32")
+        assert _codes(model, flags) == ["device-target-mismatch"]
+
+
+def test_a_device_of_the_command_line_wins_over_a_target_of_the_config(model, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text('target = ["ios-arm64"]\n')
+    settings = resolve(model, Options(device="pixel-6", precision="fp32"), config)
+    assert (settings.targets, settings.origins["target"]) == (("android-arm64",), "device pixel-6")
+    config.write_text('device = "pixel-6"\n')
+    assert resolve(model, Options(precision="fp32"), config).targets == ("android-arm64",)
+    assert _codes(model, FP32, config) == ["device-target-mismatch"]
+    config.write_text('device = "pixel-6"\ntarget = ["ios-arm64"]\n')
+    assert _codes(model, Options(precision="fp32"), config) == ["device-target-mismatch"]
+
+
+def test_an_unknown_device_is_the_only_problem(model):
+    assert _codes(model, Options(device="pixel-66", precision="fp32")) == ["unknown-device"]

@@ -1,0 +1,68 @@
+"""`edgecompile devices`: what an artifact can be made to fit, and where each figure is from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from edgecompile.cli.options import json_option, traceback_option
+
+if TYPE_CHECKING:
+    from edgecompile.device import Cluster, Device
+    from edgecompile.setting import Setting
+
+
+@click.command("devices")
+@click.argument("name", required=False)
+@json_option
+@traceback_option
+def command(name: str | None, as_json: bool) -> None:
+    """List the devices, or show the profile of the device NAME with the source of each figure."""
+    from edgecompile.cli.output import print_json, print_table
+    from edgecompile.device import device_names, load_device
+
+    if name is not None:
+        device = load_device(name)
+        if as_json:
+            print_json(device.to_dict())
+        else:
+            _print_device(device)
+        return
+    devices = [load_device(known) for known in device_names()]
+    if as_json:
+        print_json({"devices": [device.to_dict() for device in devices]})
+        return
+    rows = [
+        (
+            device.name,
+            device.soc,
+            ", ".join(_show_cluster(cluster) for cluster in reversed(device.clusters)) or "-",
+            ", ".join(device.isa) or "-",
+            device.target,
+        )
+        for device in devices
+    ]
+    print_table(("device", "chip", "cores (GHz)", "all cores have", "target"), rows)
+
+
+def _show_cluster(cluster: Cluster) -> str:
+    clock = f" {cluster.clock_ghz}" if cluster.clock_ghz else ""
+    return f"{cluster.count} {cluster.core}{clock}"
+
+
+def _print_device(device: Device) -> None:
+    from edgecompile.cli.output import print_table
+
+    click.echo(f"{device.name}: {device.description}\n")
+    shown = [figure for figure in device.figures() if figure.name not in ("name", "description")]
+    rows = [(figure.name, _show_figure(figure), figure.origin or "-") for figure in shown]
+    print_table(("figure", "value", "source"), rows)
+
+
+def _show_figure(figure: Setting) -> str:
+    from edgecompile.cli.output import show_value
+
+    if figure.name.endswith((".implementer", ".part")):
+        return f"{figure.value:#x}"
+    return show_value(figure.value)
