@@ -1,0 +1,7 @@
+#include "system.h"
+
+namespace edgecompile {
+
+std::vector<std::string> cpu_features() { return {}; }
+
+}  // namespace edgecompile
