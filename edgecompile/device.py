@@ -176,7 +176,7 @@ class Device:
             )
         shown = [cluster for cluster in self.shown_clusters if core in (None, cluster.core)]
         processors = [cluster for cluster in shown for _ in range(cluster.count)]
-        return "".join(_processor_text(n, cluster, self.emulator.cpu) for n, cluster in enumerate(processors))
+        return "".join(processor_text(n, cluster, self.emulator.cpu) for n, cluster in enumerate(processors))
 
     def figures(self) -> tuple[Setting, ...]:
         """Return all that the profile says, with the source of each figure as its origin ("" has none)."""
@@ -303,7 +303,7 @@ def _check_emulator(device: Device, path: Path, problems: Problems) -> None:
             )
 
 
-def _processor_text(number: int, cluster: Cluster, emulated: str) -> str:
+def processor_text(number: int, cluster: Cluster, emulated: str) -> str:
     """Return one processor's lines, in the words of the Linux kernel on 64-bit Arm."""
     has = [flags for feature, flags in _CPUINFO_FLAGS.items() if feature in EMULATED_ISA[emulated]]
     rows = {

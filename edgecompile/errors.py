@@ -234,6 +234,20 @@ class InvalidManifestError(EdgecompileError):
     code = "invalid-manifest"
 
 
+class UnknownCpuError(UnknownNameError):
+    """A CPU model that the emulator cannot emulate."""
+
+    code = "unknown-cpu"
+    kind = "CPU model"
+    listing = "`qemu-aarch64 -cpu help` lists all."
+
+
+class CacheNotWritableError(EdgecompileError):
+    """The user's cache folder, where runners and engine libraries are kept, cannot be written."""
+
+    code = "cache-not-writable"
+
+
 class AlteredFileError(EdgecompileError):
     """A bundle's file that is missing, or whose SHA-256 is not the manifest's."""
 
@@ -283,7 +297,35 @@ class ToolMissingError(EdgecompileError):
     exit_status = 5
 
 
+class EngineLibrariesMissingError(EdgecompileError):
+    """An engine's libraries for another platform cannot be had."""
+
+    code = "engine-libraries-missing"
+    exit_status = 5
+
+
 # --- the runner or device failed: exit status 6 ---------------------------------------------------
+
+
+class RunnerBuildError(EdgecompileError):
+    """CMake or the compiler rejects a runner."""
+
+    code = "runner-build-failed"
+    exit_status = 6
+
+
+class RunnerFailedError(EdgecompileError):
+    """A runner crashed, or ended without a report that can be read."""
+
+    code = "runner-failed"
+    exit_status = 6
+
+
+class RunnerTimedOutError(EdgecompileError):
+    """A runner did not end in time; it and all that it started were killed."""
+
+    code = "runner-timed-out"
+    exit_status = 6
 
 
 class EngineFailedError(EdgecompileError):

@@ -21,3 +21,8 @@ def targets_folder() -> Path:
 def device_profiles_folder() -> Path:
     """Return the folder of the devices' TOML files."""
     return _folder("device_profiles")
+
+
+def runners_folder() -> Path:
+    """Return the folder of the runners' C++ sources."""
+    return _folder("runners")

@@ -1,0 +1,92 @@
+"""The tools that build runners: found, checked, and named by package where they are missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgecompile.doctor import satisfies
+from edgecompile.engine_libraries import Platform
+from edgecompile.errors import ToolMissingError
+from edgecompile.process import run_process
+
+CMAKE_NEEDED = ">=3.28"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """What a build uses.
+
+    Attributes:
+        environment: Of every tool that runs: where tools are found, and the generator.
+        compiler: The compiler's path and version, for the build's key.
+    """
+
+    cmake: str
+    compiler: str
+    environment: dict[str, str]
+
+
+def find_toolchain(platform: Platform) -> Toolchain:
+    """Return the tools for a platform.
+
+    Raises:
+        ToolMissingError: CMake, a compiler or a build program is missing or too old.
+    """
+    # pip puts cmake and ninja beside the interpreter, which need not be on the PATH.
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    compiler = _compiler(platform, path)
+    environment = {**os.environ, "PATH": path, "CMAKE_GENERATOR": _generator(path), "CXX": compiler}
+    version = next(iter(_output(compiler, "--version").splitlines()), "")
+    return Toolchain(cmake=_cmake(path), compiler=f"{compiler} {version}", environment=environment)
+
+
+def _cmake(path: str) -> str:
+    found = []
+    for folder in path.split(os.pathsep):
+        cmake = shutil.which("cmake", path=folder)
+        version = re.search(r"\d+(\.\d+)+", _output(cmake, "--version")) if cmake else None
+        if cmake and version and satisfies(version[0], CMAKE_NEEDED):
+            return cmake
+        if version:
+            found.append(f"{version[0]} ({cmake})")
+    raise ToolMissingError(
+        "CMake is too old to build a runner"
+        if found
+        else "CMake, which builds the runners, is not installed",
+        expected=CMAKE_NEEDED,
+        found=", ".join(found),
+        hint=f"pip install 'cmake{CMAKE_NEEDED}'",
+    )
+
+
+def _compiler(platform: Platform, path: str) -> str:
+    if platform == "linux-arm64":
+        compiler = shutil.which("aarch64-linux-gnu-g++", path=path)
+        hint = "apt-get install crossbuild-essential-arm64"
+    else:
+        names = [os.environ.get("CXX", ""), "c++", "g++", "clang++"]
+        compiler = next((found for name in names if name and (found := shutil.which(name, path=path))), None)
+        hint = "apt-get install g++ (or install Xcode's command line tools)"
+    if compiler is None:
+        raise ToolMissingError(f"there is no C++ compiler for {platform}, to build the runners", hint=hint)
+    return compiler
+
+
+def _generator(path: str) -> str:
+    if shutil.which("ninja", path=path):
+        return "Ninja"
+    if shutil.which("make", path=path):
+        return "Unix Makefiles"
+    raise ToolMissingError("there is neither ninja nor make, to build the runners", hint="pip install ninja")
+
+
+def _output(tool: str, *arguments: str) -> str:
+    try:
+        return run_process([tool, *arguments], timeout_seconds=20).stdout
+    except OSError:
+        return ""
