@@ -1,0 +1,121 @@
+"""One small network in every format and precision, and what the Python engines compute with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+from torch import nn
+
+from edgecompile.artifact import sha256
+from edgecompile.capture import capture
+from edgecompile.connections.emulator import Emulator
+from edgecompile.dataset import Dataset, Sample
+from edgecompile.emitter import load_emitter
+from edgecompile.engine import load_engine
+from edgecompile.engine_libraries import Platform
+from edgecompile.errors import ToolMissingError
+from edgecompile.graph_pass import run_passes
+from edgecompile.program import SourceModel
+from edgecompile.progress import QuietProgress
+from edgecompile.quantize.static_int8 import keep_float, quantize
+from edgecompile.target import load_target
+from edgecompile.toolchain import find_toolchain
+
+Outputs = list[tuple[torch.Tensor, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """One artifact on disk."""
+
+    engine: str
+    path: Path
+    samples: list[tuple[torch.Tensor, ...]]
+
+    @property
+    def sha256(self) -> str:
+        return sha256(self.path.read_bytes())
+
+    def outputs(self, *, precise: bool = False) -> Outputs:
+        """Return what the engine computes in Python."""
+        session = load_engine(self.engine).load(self.path.read_bytes(), precise=precise)
+        return [session.run(sample) for sample in self.samples]
+
+
+class Net(nn.Module):
+    """A strided convolution, a depthwise separable block with its residual, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6())
+        self.block = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1, groups=16), nn.ReLU6(), nn.Conv2d(16, 16, 1))
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        return self.head((x + self.block(x)).mean([2, 3]))
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
+    """Every artifact, by precision and format ("int8.pte"); made once for all test processes."""
+    folder = tmp_path_factory.getbasetemp()
+    # With pytest-xdist, each process has a folder of its own inside one that they share.
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "artifacts"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            _make(folder)
+    samples = torch.load(folder / "samples.pt")
+    target = load_target("android-arm64")
+    engines = {name: load_emitter(settings.emitter).engine for name, settings in target.emit.items()}
+    paths = [folder / f"{precision}.{suffix}" for precision in ("int8", "fp32") for suffix in engines]
+    return {path.name: Made(engine=engines[path.suffix[1:]], path=path, samples=samples) for path in paths}
+
+
+def _make(folder: Path) -> None:
+    torch.manual_seed(0)
+    folder.mkdir()
+    target = load_target("android-arm64")
+    inputs = [(torch.randn(1, 3, 16, 16),) for _ in range(8)]
+    torch.save(inputs[:3], folder / "samples.pt")
+    source = SourceModel(name="net", module=Net().eval(), exported=None, example_inputs=inputs[0])
+    captured = run_passes(capture(source, dynamic_batch=False), [entry.name for entry in target.passes])
+    data = Dataset(samples=tuple(Sample(inputs=item, label=None) for item in inputs), spec="noise")
+    programs = {
+        "int8": quantize(captured, data, target.quantization, QuietProgress()),
+        "fp32": keep_float(captured),
+    }
+    for precision, program in programs.items():
+        for suffix, settings in target.emit.items():
+            emitted = load_emitter(settings.emitter).emit(program, settings)
+            (folder / f"{precision}.{suffix}").write_bytes(emitted.data)
+
+
+def _require(platform: Platform) -> None:
+    try:
+        find_toolchain(platform)
+    except ToolMissingError as error:
+        pytest.skip(f"{error.message} ({error.lines.get('hint')})")
+
+
+@pytest.fixture(scope="session")
+def host_tools() -> None:
+    """Skip where no runner can be built for this machine."""
+    _require("host")
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Callable[..., Emulator]:
+    """Skip where no arm64 runner can be built or run."""
+    _require("linux-arm64")
+    try:
+        Emulator().close()
+    except ToolMissingError as error:
+        pytest.skip(f"{error.message} ({error.lines.get('hint')})")
+    return Emulator
