@@ -59,11 +59,14 @@ def test_the_wheel_and_not_the_checkout_is_imported(installed: Installed) -> Non
     assert Path(path.strip()).is_relative_to(installed.environment)
 
 
-def test_targets_and_devices_ship_and_tests_and_examples_do_not(installed: Installed) -> None:
+def test_targets_devices_and_runners_ship_and_tests_and_examples_do_not(installed: Installed) -> None:
     files = ZipFile(installed.wheel).namelist()
     for folder in ("targets", "device_profiles"):
         for path in (ROOT / folder).glob("*.toml"):
             assert f"edgecompile/_shipped/{folder}/{path.name}" in files
+    for path in (ROOT / "runners").rglob("*"):
+        if path.is_file() and "build" not in path.relative_to(ROOT / "runners").parts:
+            assert f"edgecompile/_shipped/{path.relative_to(ROOT).as_posix()}" in files
     top_level = {file.partition("/")[0] for file in files}
     assert top_level == {"edgecompile", installed.wheel.name.rsplit("-", 3)[0] + ".dist-info"}
     assert not [file for file in files if "__pycache__" in file or "test_" in file]
