@@ -128,10 +128,11 @@ def _example_inputs(spec: str, inputs: object) -> tuple[torch.Tensor, ...]:
 
 
 def _export(source: SourceModel, module: torch.nn.Module, dynamic_batch: bool) -> ExportedProgram:
-    inputs = source.example_inputs
+    # Copies: one tensor given twice would be captured as one input, and a model may write to its inputs.
+    inputs = tuple(tensor.detach().clone() for tensor in source.example_inputs)
     try:
         with torch.no_grad():
-            module(*(tensor.clone() for tensor in inputs))  # a model may write to its inputs
+            module(*(tensor.clone() for tensor in inputs))
     except (Exception, SystemExit) as error:
         raise ModelInputsMismatchError(
             f"the model raised {type(error).__name__} on its example inputs: {first_line(error)}",
