@@ -79,10 +79,12 @@ def _export_again(
     placeholders = {node.name: node.meta["val"] for node in before.graph.find_nodes(op="placeholder")}
     values = [placeholders[name] for name in user_input_names(before)]
     dynamic = any(isinstance(size, torch.SymInt) for value in values for size in value.shape)
+    # The order of an example's strides would become part of the program.
+    plain = tuple(tensor.contiguous() for tensor in inputs)
     if not dynamic:
-        return torch.export.export(converted, inputs)
+        return torch.export.export(converted, plain)
     batch = Dim("batch", min=1, max=MAX_BATCH)
-    pairs = tuple(torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor for tensor in inputs)
+    pairs = tuple(torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor for tensor in plain)
     return torch.export.export(converted, pairs, dynamic_shapes=tuple({0: batch} for _ in pairs))
 
 
