@@ -83,6 +83,8 @@ def capture(source: SourceModel, *, dynamic_batch: bool) -> CapturedProgram:
     exported = source.exported if source.module is None else _export(source, source.module, dynamic_batch)
     assert exported is not None
     _require_plain_signature(exported)
+    if dynamic_batch and source.module is None:
+        _require_dynamic_batch(exported)
     nodes = len(exported.graph.nodes)
     functional, rewrites = remove_in_place_writes(exported)
     step = StepRecord(
@@ -180,6 +182,19 @@ def _capture_hint(error: Exception, dynamic_batch: bool) -> str:
         "rewrite this line with tensor operations only; `torch.export.export(model, inputs)` shows the whole "
         "message"
     )
+
+
+def _require_dynamic_batch(exported: ExportedProgram) -> None:
+    """Refuse a `.pt2` that was captured with a fixed batch: what is traced cannot be made dynamic."""
+    for node in exported.graph.find_nodes(op="placeholder"):
+        shape = node.meta["val"].shape
+        if node.name not in exported.graph_signature.user_inputs or not shape:
+            continue
+        if not isinstance(shape[0], torch.SymInt):
+            raise CaptureFailedError(
+                f"the input {node.name!r} was captured with a fixed batch of {shape[0]}",
+                hint="capture it with dynamic_shapes for axis 0, or leave --dynamic-batch out",
+            )
 
 
 def _require_plain_signature(exported: ExportedProgram) -> None:

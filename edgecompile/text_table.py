@@ -23,4 +23,4 @@ def render(filled: Table) -> str:
     """Return a table's text."""
     file = io.StringIO()
     Console(file=file, width=WIDTH, color_system=None, highlight=False, emoji=False).print(filled)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    return "\n".join(line.rstrip() for line in file.getvalue().strip("\n ").splitlines()) + "\n"

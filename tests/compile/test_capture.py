@@ -385,3 +385,11 @@ def test_refuses_sizes_that_run_code(saved, text):
 
     with pytest.raises(UnreadableModelFileError, match="size that is no expression"):
         load_model(altered(saved, change))
+
+
+def test_dynamic_batch_of_a_saved_program_must_have_been_captured(tmp_path: Path) -> None:
+    program = torch.export.export(torch.nn.Linear(4, 2), (torch.rand(1, 4),))
+    torch.export.save(program, tmp_path / "fixed.pt2")
+    source = load_model(str(tmp_path / "fixed.pt2"))
+    with pytest.raises(CaptureFailedError, match="fixed batch of 1"):
+        capture(source, dynamic_batch=True)
