@@ -90,7 +90,7 @@ class Validation:
                 str(len(rows)),
                 str(sum(layer.identical == 1 for layer in rows)),
                 f"{sum(layer.identical == 1 for layer in exact)} of {len(exact)}" if exact else "-",
-                f"{worst.name} ({worst.kind})",
+                f"{worst.name} ({worst.kind})" if worst.identical < 1 else "-",
                 f"{worst.identical:.3%}",
                 str(worst.largest_step),
             )

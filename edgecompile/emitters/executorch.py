@@ -59,7 +59,7 @@ class Executorch:
                 with _reasons() as reasons:
                     edge = to_edge_transform_and_lower(
                         program.exported,
-                        partitioner=[XnnpackPartitioner()],
+                        partitioner=[XnnpackPartitioner()] if settings.delegate == "xnnpack" else [],
                         # The verifier rejects operators of the training dialect that the lowering
                         # itself decomposes later; what cannot be lowered fails below by name.
                         compile_config=EdgeCompileConfig(_check_ir_validity=False),

@@ -387,7 +387,7 @@ def test_refuses_sizes_that_run_code(saved, text):
         load_model(altered(saved, change))
 
 
-def test_dynamic_batch_of_a_saved_program_must_have_been_captured(tmp_path: Path) -> None:
+def test_dynamic_batch_of_a_saved_program_must_have_been_captured(tmp_path):
     program = torch.export.export(torch.nn.Linear(4, 2), (torch.rand(1, 4),))
     torch.export.save(program, tmp_path / "fixed.pt2")
     source = load_model(str(tmp_path / "fixed.pt2"))
