@@ -7,17 +7,18 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
 
-from pydantic import with_config
+from pydantic import Field, with_config
 
 from edgecompile.errors import AlteredFileError, InvalidManifestError, NotABundleError
 from edgecompile.program import Declined, Precision
 from edgecompile.strict_toml import STRICT, parse
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
+_OWN_DIGEST = "sha256"  # of the manifest itself, without this key
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ class Manifest:
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     artifacts: tuple[Artifact, ...]
-    goldens: int
+    goldens: Annotated[int, Field(ge=1)]
     files: dict[str, str]
     toolchain: dict[str, str]
     settings: tuple[SettingEntry, ...]
@@ -184,7 +185,8 @@ def load_bundle(path: Path) -> Bundle:
 
     Raises:
         NotABundleError: There is no manifest.
-        InvalidManifestError: The manifest is truncated, altered, or of another schema version.
+        InvalidManifestError: The manifest is truncated, altered, or of another schema version, or names
+            files outside the bundle.
     """
     file = path / MANIFEST
     if not file.is_file():
@@ -195,9 +197,9 @@ def load_bundle(path: Path) -> Bundle:
         )
     try:
         data = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidManifestError(
-            f"the manifest is not valid JSON: {error}", where=str(file), hint="build the bundle again"
+            f"the manifest cannot be read as JSON: {error}", where=str(file), hint="build the bundle again"
         ) from error
     if not isinstance(data, dict):
         raise InvalidManifestError("the manifest is not a JSON object", where=str(file))
@@ -209,13 +211,43 @@ def load_bundle(path: Path) -> Bundle:
             expected=str(SCHEMA_VERSION),
             hint="build the bundle again with this version of edgecompile",
         )
-    return Bundle(path=path, manifest=parse(Manifest, data, InvalidManifestError, lambda _: file))
+    expected = data.pop(_OWN_DIGEST, None)
+    if expected != _digest(data):
+        raise InvalidManifestError(
+            "the manifest was altered after the build",
+            where=str(file),
+            expected=f"SHA-256 {expected}",
+            found=f"SHA-256 {_digest(data)} of all but this number",
+            hint="copy the bundle again, or build it again",
+        )
+    manifest = parse(Manifest, data, InvalidManifestError, lambda _: file)
+    _check_paths(manifest, file)
+    return Bundle(path=path, manifest=manifest)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest of a bundle, the last of its files."""
-    text = json.dumps(dataclasses.asdict(manifest), indent=1)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    document = dataclasses.asdict(manifest)
+    document[_OWN_DIGEST] = _digest(document)
+    (folder / MANIFEST).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _digest(document: dict[str, Any]) -> str:
+    return sha256(json.dumps(document, sort_keys=True).encode())
+
+
+def _check_paths(manifest: Manifest, file: Path) -> None:
+    for name in manifest.files:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or "\0" in name:
+            raise InvalidManifestError(
+                f"the manifest names a file outside the bundle: {name!r}", where=str(file)
+            )
+    for artifact in manifest.artifacts:
+        if manifest.files.get(artifact.path) != artifact.sha256:
+            raise InvalidManifestError(
+                f"the manifest has two hashes, or none, for {artifact.path!r}", where=str(file)
+            )
 
 
 def hashes(folder: Path) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from edgecompile import __version__
 from edgecompile.artifact import (
@@ -25,13 +26,14 @@ from edgecompile.artifact import (
     sha256,
     write_manifest,
 )
-from edgecompile.dataset import Dataset, Sample
+from edgecompile.compare import Outputs
+from edgecompile.dataset import Dataset, Sample, spread
 from edgecompile.errors import DiskFullError, OutputNotWritableError
-from edgecompile.evaluate import run_float, run_reference
+from edgecompile.evaluate import run_reference
 from edgecompile.program import QuantizedProgram
 from edgecompile.program_file import constants_to_npz, to_text
 from edgecompile.report import Report
-from edgecompile.settings import BuildSettings
+from edgecompile.settings import BuildSettings, check_replaceable
 from edgecompile.signature import inputs_of, outputs_of
 from edgecompile.target import Target
 
@@ -42,15 +44,26 @@ _TOOLCHAIN = ("torch", "torchao", "executorch", "onnx", "onnxruntime", "onnxscri
 def write_bundle(
     settings: BuildSettings,
     target: Target,
+    *,
     program: QuantizedProgram,
     emitted: Sequence[Emitted],
     data: Dataset,
+    float_outputs: Outputs,
     report: Report,
 ) -> Bundle:
     """Write `OUTPUT/<target>/` and return the bundle.
 
+    Args:
+        settings: Of the build.
+        target: The target that was built.
+        program: What the artifacts were lowered from.
+        emitted: The artifacts.
+        data: The goldens are chosen from these samples.
+        float_outputs: The model's own outputs for them.
+        report: Is written beside the artifacts.
+
     Raises:
-        OutputNotWritableError: The folder cannot be written.
+        OutputNotWritableError: The folder cannot be written, or holds something that is no bundle.
         DiskFullError: The disk filled up; nothing is left behind.
     """
     final = settings.output / target.name
@@ -62,8 +75,8 @@ def write_bundle(
             artifacts.append(_artifact(name, item))
         (folder / PROGRAM).write_text(to_text(program.exported), encoding="utf-8")
         (folder / CONSTANTS).write_bytes(constants_to_npz(program.exported))
-        goldens = spread(data.samples, target.validation.goldens)
-        _write_goldens(folder / GOLDENS, program, goldens)
+        golden_pairs = spread(list(zip(data.samples, float_outputs, strict=True)), target.validation.goldens)
+        _write_goldens(folder / GOLDENS, program, golden_pairs)
         (folder / "report.txt").write_text(report.text(), encoding="utf-8")
         (folder / "report.json").write_text(report.json(), encoding="utf-8")
         manifest = Manifest(
@@ -75,7 +88,7 @@ def write_bundle(
             inputs=inputs_of(program.exported),
             outputs=outputs_of(program.exported),
             artifacts=tuple(artifacts),
-            goldens=len(goldens),
+            goldens=len(golden_pairs),
             files=dict(hashes(folder)),
             toolchain={package: version(package).partition("+")[0] for package in _TOOLCHAIN},
             settings=tuple(
@@ -87,19 +100,14 @@ def write_bundle(
     return load_bundle(final)
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Return up to `count` samples, evenly spaced."""
-    if len(samples) <= count:
-        return list(samples)
-    return [samples[index * len(samples) // count] for index in range(count)]
-
-
 @contextmanager
 def replaced_folder(final: Path) -> Iterator[Path]:
     """Give a temporary sibling to write to; rename it to `final` at the end, or remove it on any error."""
     aside = final.with_name(f".{final.name}.{os.getpid()}.partial")
+    check_replaceable(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had the same number
         aside.mkdir()
         yield aside
         _swap(aside, final)
@@ -123,15 +131,14 @@ def _swap(aside: Path, final: Path) -> None:
     # Two renames, for a folder that is not empty cannot be replaced in one; the earlier bundle exists
     # under one of two names throughout.
     earlier = final.with_name(f".{final.name}.{os.getpid()}.earlier")
-    if final.exists():
-        final.rename(earlier)
     try:
+        if final.exists():
+            final.rename(earlier)
         aside.rename(final)
-    except BaseException:
-        if earlier.exists():
+    finally:
+        if earlier.exists() and not final.exists():
             earlier.rename(final)
-        raise
-    shutil.rmtree(earlier, ignore_errors=True)
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def _artifact(name: str, item: Emitted) -> Artifact:
@@ -147,17 +154,18 @@ def _artifact(name: str, item: Emitted) -> Artifact:
     )
 
 
-def _write_goldens(folder: Path, program: QuantizedProgram, samples: Sequence[Sample]) -> None:
+def _write_goldens(
+    folder: Path, program: QuantizedProgram, pairs: Sequence[tuple[Sample, Sequence[torch.Tensor]]]
+) -> None:
     """Write inputs, and outputs of the float model and of the quantized reference, as .npy files."""
     folder.mkdir()
-    floats = run_float(program.float_exported, samples)
-    references = run_reference(program.exported, samples, "exact")
+    references = run_reference(program.exported, [sample for sample, _ in pairs], "exact")
     input_names = [entry.name for entry in inputs_of(program.exported)]
     output_names = [entry.name for entry in outputs_of(program.exported)]
-    for index, sample in enumerate(samples):
+    for index, (sample, floats) in enumerate(pairs):
         groups = (
             ("input", input_names, sample.inputs),
-            ("float", output_names, floats[index]),
+            ("float", output_names, floats),
             ("reference", output_names, references[index]),
         )
         for kind, names, tensors in groups:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import linecache
 import re
@@ -82,6 +83,8 @@ def capture(source: SourceModel, *, dynamic_batch: bool) -> CapturedProgram:
     exported = source.exported if source.module is None else _export(source, source.module, dynamic_batch)
     assert exported is not None
     _require_plain_signature(exported)
+    if dynamic_batch and source.module is None:
+        _require_dynamic_batch(exported)
     nodes = len(exported.graph.nodes)
     functional, rewrites = remove_in_place_writes(exported)
     step = StepRecord(
@@ -128,10 +131,11 @@ def _example_inputs(spec: str, inputs: object) -> tuple[torch.Tensor, ...]:
 
 
 def _export(source: SourceModel, module: torch.nn.Module, dynamic_batch: bool) -> ExportedProgram:
-    inputs = source.example_inputs
+    # Copies: one tensor given twice would be captured as one input, and a model may write to its inputs.
+    inputs = tuple(tensor.detach().clone() for tensor in source.example_inputs)
     try:
         with torch.no_grad():
-            module(*(tensor.clone() for tensor in inputs))  # a model may write to its inputs
+            module(*(tensor.clone() for tensor in inputs))
     except (Exception, SystemExit) as error:
         raise ModelInputsMismatchError(
             f"the model raised {type(error).__name__} on its example inputs: {first_line(error)}",
@@ -180,6 +184,19 @@ def _capture_hint(error: Exception, dynamic_batch: bool) -> str:
     )
 
 
+def _require_dynamic_batch(exported: ExportedProgram) -> None:
+    """Refuse a `.pt2` that was captured with a fixed batch: what is traced cannot be made dynamic."""
+    for node in exported.graph.find_nodes(op="placeholder"):
+        shape = node.meta["val"].shape
+        if node.name not in exported.graph_signature.user_inputs or not shape:
+            continue
+        if not isinstance(shape[0], torch.SymInt):
+            raise CaptureFailedError(
+                f"the input {node.name!r} was captured with a fixed batch of {shape[0]}",
+                hint="capture it with dynamic_shapes for axis 0, or leave --dynamic-batch out",
+            )
+
+
 def _require_plain_signature(exported: ExportedProgram) -> None:
     signature = exported.graph_signature
     for node in exported.graph.nodes:
@@ -219,6 +236,7 @@ def _require_plain_operator(node: torch.fx.Node) -> None:
 
 # --- .pt2 -----------------------------------------------------------------------------------------
 
+_SAVE_AGAIN = f"save it again with torch.export.save of torch {torch.__version__}"
 # What torch.export.save writes; all else (compiled libraries, pickles, older forms) is refused unread.
 _MEMBER = re.compile(
     r"[^/]+/(archive_format|archive_version|byteorder|version|\.data/[a-z_]+|\.format_version|"
@@ -228,38 +246,12 @@ _MEMBER = re.compile(
 )
 # What sizes are made of: they are handed to a parser that evaluates them, calls of builtins included.
 _SIZE_EXPRESSION = re.compile(r"[A-Za-z0-9_ +\-*/(),<>=!]*")
-_SYMBOL = re.compile(r"[suz][a-z]?\d+")
-_SIZE_FUNCTIONS = frozenset(
-    [
-        "Max",
-        "Min",
-        "Mod",
-        "PythonMod",
-        "FloorDiv",
-        "CleanDiv",
-        "CeilDiv",
-        "CeilToInt",
-        "FloorToInt",
-        "TruncToInt",
-        "RoundToInt",
-        "IntTrueDiv",
-        "FloatTrueDiv",
-        "ToFloat",
-        "PowByNatural",
-        "Eq",
-        "Ne",
-        "Lt",
-        "Le",
-        "Gt",
-        "Ge",
-        "And",
-        "Or",
-        "Not",
-        "Identity",
-        "int_oo",
-        "True",
-        "False",
-    ]
+_QUOTED_SYMBOL = re.compile(r"Symbol\('([suz][a-z]?\d+)'")
+_SIZE_WORD = re.compile(
+    r"Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|CeilToInt|FloorToInt|TruncToInt|RoundToInt|"
+    r"IntTrueDiv|FloatTrueDiv|ToFloat|PowByNatural|Identity|Symbol|Add|Mul|Pow|Integer|Rational|"
+    r"Equality|Unequality|StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|Eq|Ne|Lt|Le|Gt|Ge|And|Or|"
+    r"Not|positive|nonnegative|negative|integer|real|finite|int_oo|True|False|[suz][a-z]?\d+"
 )
 
 
@@ -274,7 +266,7 @@ def _load_pt2(path: Path) -> SourceModel:
     except Exception as error:
         raise UnreadableModelFileError(
             f"{str(path)!r} cannot be read as a program of torch.export: {first_line(error)}",
-            hint=f"save it again with torch.export.save of torch {torch.__version__}",
+            hint=_SAVE_AGAIN,
         ) from error
     inputs = exported.example_inputs
     if inputs is not None and inputs[1]:
@@ -304,10 +296,12 @@ def _refuse_code(path: Path) -> None:
                 raise UnreadableModelFileError(
                     f"{str(path)!r} holds what torch.export.save does not write, which could run code",
                     where=name,
+                    hint=_SAVE_AGAIN,
                 )
             if "/data/sample_inputs/" in name:
-                with archive.open(name) as file:
-                    torch.load(file, weights_only=True)
+                data = archive.read(name)
+                if data:  # a program may be saved without example inputs
+                    torch.load(io.BytesIO(data), weights_only=True)
             elif name.endswith("_config.json"):
                 config = json.loads(archive.read(name)).get("config", {})
                 if any(entry.get("use_pickle") for entry in config.values()):
@@ -319,10 +313,13 @@ def _refuse_code(path: Path) -> None:
 
 
 def _is_size(text: object) -> bool:
-    if not isinstance(text, str) or not _SIZE_EXPRESSION.fullmatch(text):
+    if not isinstance(text, str):
+        return False
+    text = _QUOTED_SYMBOL.sub(r"Symbol(\1", text)
+    if not _SIZE_EXPRESSION.fullmatch(text):
         return False
     words = re.findall(r"[A-Za-z_]\w*", text)
-    return all(_SYMBOL.fullmatch(word) or word in _SIZE_FUNCTIONS for word in words)
+    return all(_SIZE_WORD.fullmatch(word) for word in words)
 
 
 def _refuse_expressions(path: Path, value: object) -> None:

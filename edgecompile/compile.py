@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edgecompile.artifact import Bundle, Emitted
 from edgecompile.bundle_writer import write_bundle
 from edgecompile.capture import capture, load_model
-from edgecompile.dataset import Dataset, load_dataset
+from edgecompile.dataset import Dataset, load_dataset, spread
 from edgecompile.emitter import load_emitter
-from edgecompile.evaluate import Loadable, evaluate, run_float
+from edgecompile.errors import CalibrationRequiredError
+from edgecompile.evaluate import Loadable, evaluate, needs_precise_host, run_float
 from edgecompile.graph_pass import run_passes
 from edgecompile.program import CapturedProgram, Precision, QuantizedProgram
 from edgecompile.progress import Progress, QuietProgress
@@ -31,7 +34,14 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> tuple[Bu
     progress.finish(f"{len(captured.exported.graph.nodes)} nodes")
     calibration, evaluation = _load_data(captured, settings)
     return tuple(
-        _build_target(captured, load_target(name), calibration, evaluation, settings, progress)
+        _build_target(
+            captured,
+            load_target(name),
+            calibration=calibration,
+            evaluation=evaluation,
+            settings=settings,
+            progress=progress,
+        )
         for name in settings.targets
     )
 
@@ -39,6 +49,7 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> tuple[Bu
 def _build_target(
     captured: CapturedProgram,
     target: Target,
+    *,
     calibration: Dataset | None,
     evaluation: Dataset,
     settings: BuildSettings,
@@ -54,7 +65,15 @@ def _build_target(
     samples = evaluation.samples
     float_outputs = run_float(captured.exported, samples)
     loadable = [Loadable(format=item.format, engine=item.engine, data=item.data) for item in emitted]
-    quality = evaluate(quantized.exported, loadable, samples, float_outputs, target.validation, progress)
+    quality = evaluate(
+        quantized.exported,
+        loadable,
+        samples,
+        float_outputs,
+        target.validation,
+        progress,
+        precise=needs_precise_host(target),
+    )
     report = Report(
         program=quantized,
         target=target.name,
@@ -63,7 +82,18 @@ def _build_target(
         samples=len(samples),
         data=evaluation.spec,
     )
-    return write_bundle(settings, target, quantized, emitted, evaluation, report)
+    progress.start("write")
+    bundle = write_bundle(
+        settings,
+        target,
+        program=quantized,
+        emitted=emitted,
+        data=evaluation,
+        float_outputs=float_outputs,
+        report=report,
+    )
+    progress.finish(str(bundle.path))
+    return bundle
 
 
 def _load_data(captured: CapturedProgram, settings: BuildSettings) -> tuple[Dataset | None, Dataset]:
@@ -82,9 +112,12 @@ def _quantize(
     precision: Precision,
     progress: Progress,
 ) -> QuantizedProgram:
-    if precision == "fp32" or calibration is None:
+    if precision == "fp32":
         return keep_float(program)
-    return quantize(program, calibration, target.quantization, progress)
+    if calibration is None:
+        raise CalibrationRequiredError("INT8 needs calibration data")
+    samples = spread(calibration.samples, target.quantization.calibration_samples)
+    return quantize(program, replace(calibration, samples=tuple(samples)), target.quantization, progress)
 
 
 def _emit(program: QuantizedProgram, target: Target, format_name: str, progress: Progress) -> Emitted:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMS = "a .npz file, a folder of .npy files or images, or file.py:function"
 
+T = TypeVar("T")
 RawSample = tuple[tuple[Any, ...], Any]
 """The inputs of a sample as arrays or tensors, and its label or None; nothing is checked yet."""
 
@@ -117,6 +118,11 @@ def load_dataset(spec: str, inputs: tuple[TensorSpec, ...], limit: int | None = 
     if not samples:
         raise EmptyDataError(f"{spec!r} holds no sample")
     return Dataset(samples=samples, spec=spec)
+
+
+def spread(items: Sequence[T], limit: int) -> list[T]:
+    """Return at most `limit` items, evenly spaced."""
+    return [items[index] for index in _spread(len(items), limit)]
 
 
 def _spread(count: int, limit: int | None) -> range | list[int]:

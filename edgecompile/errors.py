@@ -163,7 +163,7 @@ class NotAModuleError(EdgecompileError):
 
 
 class MissingExampleInputsError(EdgecompileError):
-    """Neither the model function nor the calibration data gives example inputs."""
+    """The model function returns no example inputs."""
 
     code = "missing-example-inputs"
 

@@ -14,7 +14,7 @@ from edgecompile.engine import load_engine
 from edgecompile.progress import Progress
 from edgecompile.quantize.arithmetic import Arithmetic
 from edgecompile.quantize.reference import Reference
-from edgecompile.target import ValidationSettings
+from edgecompile.target import Target, ValidationSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,11 @@ class Loadable:
     data: bytes
 
 
+def needs_precise_host(target: Target) -> bool:
+    """Tell whether this host's default arithmetic may be worse than the target's own."""
+    return target.architecture != "x86-64"
+
+
 def run_float(exported: ExportedProgram, samples: Sequence[Sample]) -> Outputs:
     """Return the float program's outputs."""
     module = exported.module(check_guards=False)
@@ -64,18 +69,27 @@ def run_reference(
         return [reference.run(sample.inputs) for sample in samples]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0917
     exported: ExportedProgram,
     artifacts: Sequence[Loadable],
     samples: Sequence[Sample],
     float_outputs: Outputs,
     settings: ValidationSettings,
     progress: Progress,
+    *,
+    precise: bool = True,
 ) -> tuple[Quality, ...]:
     """Run the reference and every artifact on the samples, and compare with the float model's outputs.
 
-    The arm64 artifacts' signed ONNX weights are run in ONNX Runtime's precise mode: this host's default
-    may saturate where the target's CPUs do not.
+    Args:
+        exported: The program that the artifacts were lowered from.
+        artifacts: What to run.
+        samples: Inputs, and labels where they are known.
+        float_outputs: The model's own outputs for them.
+        settings: The thresholds.
+        progress: Is told of each artifact.
+        precise: Run ONNX Runtime in its precise mode, for targets whose CPUs do not saturate where this
+            host's may (`needs_precise_host`).
 
     Raises:
         EngineFailedError: An engine rejects an artifact or its inputs.
@@ -97,7 +111,7 @@ def evaluate(
     for artifact in artifacts:
         progress.start(f"run {artifact.format}", len(samples))
         engine = load_engine(artifact.engine)
-        session = engine.load(artifact.data, precise=True)
+        session = engine.load(artifact.data, precise=precise)
         outputs = []
         for sample in samples:
             outputs.append(session.run(sample.inputs))

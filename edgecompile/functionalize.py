@@ -10,17 +10,19 @@ from torch.export.graph_signature import OutputKind
 from torch.fx import Node
 
 from edgecompile.errors import CaptureFailedError
-from edgecompile.graph_edit import ProgramEditor
+from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
 
 aten = torch.ops.aten
 _WRITTEN_INPUT = (OutputKind.USER_OUTPUT, OutputKind.USER_INPUT_MUTATION)
-# Operators that may return their input itself, though their schema does not say so.
-_HIDDEN_VIEWS = (
+# Operators that return their input itself, though their schema does not say so: these when inactive, ...
+_DROPOUTS = (
     aten.dropout.default,
     aten.feature_dropout.default,
     aten.alpha_dropout.default,
     aten.feature_alpha_dropout.default,
-    aten.type_as.default,
+)
+# ... and these now and then.
+_HIDDEN_VIEWS = (
     aten.broadcast_tensors.default,
     aten.atleast_1d.default,
     aten.atleast_2d.default,
@@ -37,24 +39,51 @@ def remove_in_place_writes(exported: ExportedProgram) -> tuple[ExportedProgram, 
     wrote them. Where views alias the written tensor, `run_decompositions` does the full analysis.
 
     Raises:
-        CaptureFailedError: The model writes to its own buffers.
+        CaptureFailedError: The model writes to its own buffers, or to what may or may not be a view.
     """
+    names = dict(exported.graph_signature.inputs_to_buffers)
     editor = ProgramEditor(exported)
     writes = [node for node in editor.calls() if _mutates(node)]
+    if writes:
+        _look_through_dropouts(editor)
     if all(_is_simple_write(editor, node) for node in writes):
         for node in writes:
             _make_functional(editor, node)
     else:
-        exported = exported.run_decompositions({})
+        _refuse_hidden_views(writes)
+        exported = editor.finish().run_decompositions({})
         editor = ProgramEditor(exported)
         _restore_batchnorm(editor)
-    _return_user_outputs_only(exported, editor)
+    _return_user_outputs_only(exported, editor, names)
     return editor.finish(), len(writes)
 
 
 def _mutates(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable and node.target is not aten.detach_.default
+
+
+def _look_through_dropouts(editor: ProgramEditor) -> None:
+    """Remove what returns its input itself, so that a write to the one is seen as a write to the other."""
+    for node in editor.calls(*_DROPOUTS, aten.type_as.default):
+        source = node.args[0]
+        assert isinstance(source, Node)
+        same_type = source.meta["val"].dtype == node.meta["val"].dtype
+        if same_type if node.target is aten.type_as.default else node.args[2] is False:
+            node.replace_all_uses_with(source)
+            editor.graph.erase_node(node)
+
+
+def _refuse_hidden_views(writes: list[Node]) -> None:
+    for node in writes:
+        near = [*node.all_input_nodes, *(user for source in node.all_input_nodes for user in source.users)]
+        sources = [*near, *(source for other in near for source in other.all_input_nodes)]
+        if any(other.target in _HIDDEN_VIEWS for other in sources):
+            raise CaptureFailedError(
+                f"the model writes in place ({operator_name(node)}) to what may be a view of another tensor",
+                where=source_line(node),
+                hint="compute a new tensor instead: `x = x + 1`, not `x += 1`",
+            )
 
 
 def _functional(node: Node) -> torch._ops.OpOverload | None:
@@ -116,13 +145,16 @@ def _restore_batchnorm(editor: ProgramEditor) -> None:
     editor.graph.eliminate_dead_code()
 
 
-def _return_user_outputs_only(exported: ExportedProgram, editor: ProgramEditor) -> None:
+def _return_user_outputs_only(
+    exported: ExportedProgram, editor: ProgramEditor, names: dict[str, str]
+) -> None:
     """Drop the new values of written inputs: an artifact leaves its inputs as they are."""
     specs = exported.graph_signature.output_specs
     for spec in specs:
         if spec.kind not in _WRITTEN_INPUT:
+            name = names.get(spec.target or "", spec.target)
             raise CaptureFailedError(
-                f"the model writes to its own buffer {spec.target!r} in forward",
+                f"the model writes to its own buffer {name!r} in forward",
                 hint="return the new state as an output and take it as an input",
             )
     kept = [

@@ -206,4 +206,4 @@ def source_line(node: Node) -> str:
 
 def is_torch_file(file: str) -> bool:
     """Tell whether a source file is one of PyTorch's own, here or where a .pt2 was captured."""
-    return file.startswith(_TORCH) or "-packages/torch/" in file
+    return file.startswith((_TORCH, "torch/")) or "-packages/torch/" in file

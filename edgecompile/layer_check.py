@@ -59,8 +59,12 @@ def check_layers(
     samples: Sequence[Sample],
     settings: ValidationSettings,
     progress: Progress,
+    *,
+    precise: bool = True,
 ) -> tuple[LayerResult, ...]:
     """Compare every quantized layer of a program with the reference in the engine of one format.
+
+    `precise` is that of `evaluate`.
 
     Raises:
         LoweringFailedError: The layers cannot be lowered on their own.
@@ -73,14 +77,12 @@ def check_layers(
         return ()
     progress.start(f"lower the layers of {emitter.format} one by one")
     exploded = explode(exported)
-    session = engine.load(emitter.emit(exploded, emitter_settings).data, precise=True)
+    session = engine.load(emitter.emit(exploded, emitter_settings).data, precise=precise)
     progress.finish(f"{len(reference.layers)} layers")
     tallies = [_Tally(layer, settings.max_step_error) for layer in reference.layers]
     progress.start(f"compare the layers of {emitter.format}", len(samples))
     for sample in samples:
-        seen: list[tuple[QuantizedLayer, tuple[torch.Tensor, ...], torch.Tensor]] = []
-        with torch.no_grad():
-            reference.run(sample.inputs, lambda layer, inputs, output: seen.append((layer, inputs, output)))
+        seen = _observe(reference, sample)
         outputs = session.run([value for layer, inputs, _ in seen for value in _real(layer, inputs)])
         for tally, output, (_, _, expected) in zip(tallies, outputs, seen, strict=True):
             tally.add(output, expected)
@@ -89,6 +91,16 @@ def check_layers(
     failed = sum(not result.passed for result in results)
     progress.finish(f"{len(results) - failed} of {len(results)} layers as the reference")
     return results
+
+
+def _observe(
+    reference: Reference, sample: Sample
+) -> list[tuple[QuantizedLayer, tuple[torch.Tensor, ...], torch.Tensor]]:
+    """Return every layer with its int8 inputs and output, in order."""
+    seen: list[tuple[QuantizedLayer, tuple[torch.Tensor, ...], torch.Tensor]] = []
+    with torch.no_grad():
+        reference.run(sample.inputs, lambda layer, inputs, output: seen.append((layer, inputs, output)))
+    return seen
 
 
 class _Tally:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import io
 import json
+import keyword
+import math
+import operator
 import re
 from pathlib import Path
 from typing import Any
@@ -18,14 +21,30 @@ import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from edgecompile.capture import MAX_BATCH
+from edgecompile.capture import MAX_BATCH, first_line
 from edgecompile.errors import InvalidManifestError
 from edgecompile.graph_edit import source_line
-from edgecompile.quantize.layers import constants_of
+from edgecompile.quantize.layers import constants_of, quantized_layers
 
 _NAMESPACES = ("aten", "quantized_decomposed")
 _OPERATOR = re.compile(r"(\w+)\.(\w+)\.(\w+)")
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
+_PYTHON_OPERATORS = {
+    function.__name__: function
+    for function in (operator.getitem, operator.add, operator.sub, operator.mul, operator.floordiv)
+}
+_IDENTIFIER = re.compile(r"(?!__)[A-Za-z_]\w*", re.ASCII)
+_SOURCE_LINE = re.compile(r"([\w .+-]+):(\d+)")
+_TEXTS = {
+    str(value): value
+    for value in (
+        torch.device("cpu"),
+        torch.strided,
+        torch.contiguous_format,
+        torch.channels_last,
+        torch.preserve_format,
+    )
+}
+_LARGEST_INPUT = 2**28  # elements
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
@@ -55,7 +74,7 @@ def to_text(exported: ExportedProgram) -> str:
         else:
             row = {
                 "name": node.name,
-                "call": str(node.target),
+                "call": _call_name(node.target),
                 "args": _encode(node.args),
                 "kwargs": _encode(node.kwargs),
                 "where": source_line(node),
@@ -72,21 +91,23 @@ def constants_to_npz(exported: ExportedProgram) -> bytes:
     return buffer.getvalue()
 
 
-def read_program(graph_file: Path, constants_file: Path) -> ExportedProgram:
-    """Rebuild a program from its two files.
+def read_program(text: bytes, npz: bytes, source: Path) -> ExportedProgram:
+    """Rebuild a program from its two files; `source` names the first one in errors.
 
     Raises:
         InvalidManifestError: The text is not a program of this module's.
     """
     try:
-        rows = json.loads(graph_file.read_text(encoding="utf-8"))
-        with np.load(constants_file, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(npz), allow_pickle=False) as archive:
             constants = {name: torch.from_numpy(archive[name]) for name in archive.files}
-        return _build(rows, constants)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError, RuntimeError) as error:
+        exported = _build(json.loads(text), constants)
+        quantized_layers(exported)  # asserts what the graph alone does not
+        return exported
+    # torch.export has no common base for what it raises on a graph that makes no sense.
+    except Exception as error:
         raise InvalidManifestError(
-            f"{graph_file.name} is not a program: {type(error).__name__}: {str(error).splitlines()[0]}",
-            where=str(graph_file),
+            f"{source.name} is not a program: {type(error).__name__}: {first_line(error)}",
+            where=str(source),
             hint="build the bundle again",
         ) from error
 
@@ -108,7 +129,7 @@ def _encode(value: object) -> Any:
         return {key: _encode(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return {"text": str(value)}  # layouts, devices and memory formats: shown, and refused when read
+    return {"text": str(value)}  # layouts, devices and memory formats
 
 
 def _decode(value: Any, nodes: dict[str, Node]) -> Any:
@@ -120,6 +141,8 @@ def _decode(value: Any, nodes: dict[str, Node]) -> Any:
         return nodes[value["node"]]
     if set(value) == {"dtype"}:
         return _DTYPES[value["dtype"]]
+    if set(value) == {"text"}:
+        return _TEXTS[value["text"]]
     raise ValueError(f"unknown argument {value!r}")
 
 
@@ -129,6 +152,7 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
     nodes: dict[str, Node] = {}
     examples: list[torch.Tensor] = []
     dynamic = False
+    returned: tuple[Any, ...] = ()
     for row in rows:
         if "input" in row:
             nodes[row["input"]] = graph.placeholder(_identifier(row["input"]))
@@ -136,22 +160,28 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
             dynamic = dynamic or None in sizes
             # torch.export takes a batch of 1 for a constant.
             plain = [2 if size is None else int(size) for size in sizes]
+            if math.prod(plain) > _LARGEST_INPUT:
+                raise ValueError(f"an input of {plain} is too large")
             examples.append(torch.zeros(plain, dtype=_DTYPES[row["type"]["dtype"]]))
         elif "constant" in row:
             name = _identifier(row["constant"])
             root.register_buffer(name, constants[name])
             nodes[name] = graph.get_attr(name)
         elif "output" in row:
-            graph.output(tuple(_decode(row["output"], nodes)))
+            returned = tuple(_decode(row["output"], nodes))
+            graph.output(returned)
         else:
             arguments = tuple(_decode(row["args"], nodes))
-            keywords = {key: _decode(item, nodes) for key, item in row["kwargs"].items()}
+            # torch.fx writes these names into code that it compiles.
+            keywords = {_identifier(key): _decode(item, nodes) for key, item in row["kwargs"].items()}
             node = graph.call_function(_operator(row["call"]), arguments, keywords)
             node.name = _identifier(row["name"])
-            where = str(row["where"]).rpartition(":")
-            if where[0]:
-                node.meta["stack_trace"] = f'File "{where[0]}", line {where[2]}, in forward'
+            where = _SOURCE_LINE.fullmatch(row["where"])
+            if where:
+                node.meta["stack_trace"] = f'File "{where[1]}", line {where[2]}, in forward'
             nodes[row["name"]] = node
+    if not returned:
+        raise ValueError("it returns nothing")
     module = GraphModule(root, graph)
     batch = Dim("batch", min=1, max=MAX_BATCH)
     shapes = tuple({0: batch} for _ in examples) if dynamic else None
@@ -159,14 +189,27 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
 
 
 def _identifier(name: str) -> str:
-    if not _IDENTIFIER.fullmatch(name):
+    if not _IDENTIFIER.fullmatch(name) or keyword.iskeyword(name):
         raise ValueError(f"{name!r} is no name")
     return name
 
 
 def _operator(text: str) -> Any:
+    if text in _PYTHON_OPERATORS:
+        return _PYTHON_OPERATORS[text]
     match = _OPERATOR.fullmatch(text)
     if match is None or match[1] not in _NAMESPACES:
         raise ValueError(f"{text!r} is no operator")
-    namespace = getattr(torch.ops, match[1])
-    return getattr(getattr(namespace, match[2]), match[3])
+    found = getattr(getattr(getattr(torch.ops, match[1]), match[2]), match[3])
+    # Attributes of Python's own have the same form; and some operators read or write files.
+    if not isinstance(found, torch._ops.OpOverload):
+        raise ValueError(f"{text!r} is no operator")
+    schema = found._schema
+    names = {argument.name for argument in schema.arguments}
+    if schema.is_mutable or not schema.returns or "filename" in names:
+        raise ValueError(f"{text!r} is no function of tensors")
+    return found
+
+
+def _call_name(target: Any) -> str:
+    return str(target) if isinstance(target, torch._ops.OpOverload) else str(target.__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecompile.artifact import Emitted
+from edgecompile.compare import Closeness
 from edgecompile.evaluate import Quality
 from edgecompile.program import Declined, QuantizedProgram
 from edgecompile.quantize.layers import constants_of, quantized_layers
@@ -130,19 +131,29 @@ def quality_table(rows: Sequence[Quality]) -> Table:
         own, reference = row.against_float, row.reference
         cells = [
             row.name,
-            _beside(own and _decibels(own.sqnr_db), reference and _decibels(reference.sqnr_db)),
-            _beside(own and f"{own.max_abs_error:.4g}", reference and f"{reference.max_abs_error:.4g}"),
-            _beside(own and _percent(own.agreement), reference and _percent(reference.agreement)),
+            *(_beside(show, own, reference) for show in (_sqnr, _max_error, _agreement)),
             _percent(row.identical),
         ]
         filled.add_row(*cells, *([_percent(row.accuracy)] if with_accuracy else []))
     return filled
 
 
-def _beside(own: str | None, reference: str | None) -> str:
+def _beside(show: Callable[[Closeness], str], own: Closeness | None, reference: Closeness | None) -> str:
     if own is None:
         return "-"
-    return own if reference is None else f"{own} ({reference})"
+    return show(own) if reference is None else f"{show(own)} ({show(reference)})"
+
+
+def _sqnr(found: Closeness) -> str:
+    return "exact" if found.sqnr_db == math.inf else f"{found.sqnr_db:.2f} dB"
+
+
+def _max_error(found: Closeness) -> str:
+    return f"{found.max_abs_error:.4g}"
+
+
+def _agreement(found: Closeness) -> str:
+    return _percent(found.agreement)
 
 
 def quality_dict(row: Quality) -> dict[str, Any]:
@@ -159,10 +170,6 @@ def _why_not_table(rows: Sequence[tuple[str, Declined]]) -> Table:
     for stage, row in rows:
         filled.add_row(*(Text(cell) for cell in (stage, row.what, row.where, row.reason)))
     return filled
-
-
-def _decibels(value: float) -> str:
-    return "exact" if value == math.inf else f"{value:.2f} dB"
 
 
 def _percent(share: float | None) -> str:

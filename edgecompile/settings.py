@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import with_config
 
+from edgecompile.artifact import MANIFEST
 from edgecompile.dataset import check_data
 from edgecompile.device import load_device
 from edgecompile.errors import (
@@ -214,6 +215,8 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
                 check_data(data)
     with problems.collecting():
         _check_output(settings.output)
+        for name in settings.targets:
+            check_replaceable(settings.output / name)
 
 
 def _check_model(model: str) -> None:
@@ -221,6 +224,23 @@ def _check_model(model: str) -> None:
         check_spec(model)
     elif not Path(model).is_file():
         raise ModelNotFoundError(f"there is no file {model!r}")
+
+
+def check_replaceable(folder: Path) -> None:
+    """Check that a bundle's folder may be replaced: it is absent, empty or a bundle.
+
+    Raises:
+        OutputNotWritableError: It holds something else, which a build would destroy.
+    """
+    try:
+        free = not folder.exists() or (folder / MANIFEST).is_file() or not any(folder.iterdir())
+    except OSError:
+        free = False
+    if not free:
+        raise OutputNotWritableError(
+            f"'{folder}' is in the way: it is no bundle, and a build replaces the whole folder",
+            hint="choose another folder with --output",
+        )
 
 
 def _check_output(output: Path) -> None:

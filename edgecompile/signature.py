@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from edgecompile.artifact import TensorEntry
 from edgecompile.dataset import Dataset, Sample, TensorSpec
-from edgecompile.graph_edit import user_input_names
+from edgecompile.graph_edit import output_nodes, user_input_names
 from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, parameters_of
 
 # Samples for a build in float without data: enough to see that every artifact computes the same.
@@ -35,11 +35,10 @@ def inputs_of(exported: ExportedProgram) -> tuple[TensorEntry, ...]:
 
 def outputs_of(exported: ExportedProgram) -> tuple[TensorEntry, ...]:
     """Return the outputs, named `output`, or `output_0`, `output_1`, ... where there are several."""
-    outputs = exported.graph.output_node().args[0]
-    assert isinstance(outputs, tuple | list)
+    outputs = output_nodes(exported.graph)
     names = ["output"] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
     return tuple(
-        _entry(name, node, node if node.target is DEQUANTIZE else None)  # type: ignore[union-attr, arg-type]
+        _entry(name, node, node if node.target is DEQUANTIZE else None)
         for name, node in zip(names, outputs, strict=True)
     )
 

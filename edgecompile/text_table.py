@@ -23,4 +23,5 @@ def render(filled: Table) -> str:
     """Return a table's text."""
     file = io.StringIO()
     Console(file=file, width=WIDTH, color_system=None, highlight=False, emoji=False).print(filled)
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    return "\n".join(lines).strip("\n") + "\n"

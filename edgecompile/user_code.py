@@ -35,11 +35,12 @@ def split_spec(spec: str) -> tuple[str, str]:
     if function.isidentifier() and source and (source.endswith(".py") or is_module):
         return source, function
     functions = _functions_in(Path(spec)) if spec.endswith(".py") else ()
+    likely = "model" if "model" in functions else next(iter(functions), None)
     raise InvalidModelSpecError(
         f"{spec!r} names no function",
         expected="file.py:function, package.module:function or file.pt2",
         known=", ".join(functions),
-        hint=f"did you mean '{spec}:{functions[0]}'?" if functions else None,
+        hint=f"did you mean '{spec}:{likely}'?" if likely else None,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from rich.table import Table
+from torch.export import ExportedProgram
 
-from edgecompile.artifact import Bundle, load_bundle
+from edgecompile.artifact import MANIFEST, Bundle, TensorEntry, load_bundle
 from edgecompile.bundle_writer import CONSTANTS, GOLDENS, PROGRAM, golden_name
 from edgecompile.dataset import Sample
+from edgecompile.emitter import load_emitter
 from edgecompile.errors import InvalidManifestError
-from edgecompile.evaluate import Loadable, Quality, evaluate
+from edgecompile.evaluate import Loadable, Quality, evaluate, needs_precise_host
 from edgecompile.layer_check import LayerResult, check_layers
 from edgecompile.program_file import read_program
 from edgecompile.progress import Progress, QuietProgress
 from edgecompile.report import quality_dict, quality_table
+from edgecompile.signature import inputs_of, outputs_of
 from edgecompile.target import Target, load_target
 from edgecompile.text_table import render, table
 
@@ -88,7 +90,7 @@ class Validation:
                 str(len(rows)),
                 str(sum(layer.identical == 1 for layer in rows)),
                 f"{sum(layer.identical == 1 for layer in exact)} of {len(exact)}" if exact else "-",
-                f"{worst.name} ({worst.kind})",
+                f"{worst.name} ({worst.kind})" if worst.identical < 1 else "-",
                 f"{worst.identical:.3%}",
                 str(worst.largest_step),
             )
@@ -113,52 +115,78 @@ def validate(path: Path, *, layers: bool = True, progress: Progress | None = Non
     bundle = load_bundle(path)
     bundle.verify()
     target = load_target(bundle.manifest.target)
-    exported = read_program(path / PROGRAM, path / CONSTANTS)
+    _check_formats(bundle, target)
+    exported = read_program(bundle.read(PROGRAM), bundle.read(CONSTANTS), path / PROGRAM)
+    _check_signature(bundle, exported)
     samples, float_outputs = _goldens(bundle)
     artifacts = [
         Loadable(format=item.format, engine=item.engine, data=bundle.read(item.path))
         for item in bundle.artifacts
     ]
-    quality = evaluate(exported, artifacts, samples, float_outputs, target.validation, progress)
+    precise = needs_precise_host(target)
+    quality = evaluate(
+        exported, artifacts, samples, float_outputs, target.validation, progress, precise=precise
+    )
     checks: dict[str, tuple[LayerResult, ...]] = {}
     if layers and bundle.manifest.precision == "int8":
-        checks = _check_each(bundle, target, exported, samples, progress)
+        checks = {
+            item.format: check_layers(
+                exported, target.emit[item.format], samples, target.validation, progress, precise=precise
+            )
+            for item in bundle.artifacts
+        }
     return Validation(bundle=str(path), samples=len(samples), quality=quality, layers=checks)
 
 
-def _check_each(
-    bundle: Bundle,
-    target: Target,
-    exported: torch.export.ExportedProgram,
-    samples: Sequence[Sample],
-    progress: Progress,
-) -> dict[str, tuple[LayerResult, ...]]:
-    unknown = [item.format for item in bundle.artifacts if item.format not in target.emit]
-    if unknown:
-        raise InvalidManifestError(
-            f"the target {target.name!r} has no format {unknown[0]!r}", where=str(bundle.path)
-        )
-    return {
-        item.format: check_layers(exported, target.emit[item.format], samples, target.validation, progress)
-        for item in bundle.artifacts
-    }
+def _check_formats(bundle: Bundle, target: Target) -> None:
+    for item in bundle.artifacts:
+        settings = target.emit.get(item.format)
+        if settings is None or load_emitter(settings.emitter).engine != item.engine:
+            raise InvalidManifestError(
+                f"the target {target.name!r} has no format {item.format!r} for {item.engine!r}",
+                where=str(bundle.path / MANIFEST),
+            )
+
+
+def _check_signature(bundle: Bundle, exported: ExportedProgram) -> None:
+    manifest = bundle.manifest
+    for entries, own in ((manifest.inputs, inputs_of(exported)), (manifest.outputs, outputs_of(exported))):
+        if entries != own:
+            raise InvalidManifestError(
+                f"the manifest does not have the inputs and outputs of {PROGRAM}",
+                where=str(bundle.path / MANIFEST),
+                expected="\n".join(map(str, own)),
+                found="\n".join(map(str, entries)),
+            )
 
 
 def _goldens(bundle: Bundle) -> tuple[list[Sample], list[tuple[torch.Tensor, ...]]]:
     manifest = bundle.manifest
     samples, outputs = [], []
     for index in range(manifest.goldens):
-        inputs = tuple(_read_golden(bundle, index, "input", entry.name) for entry in manifest.inputs)
+        inputs = tuple(_read_golden(bundle, index, "input", entry) for entry in manifest.inputs)
         samples.append(Sample(inputs=inputs, label=None))
-        outputs.append(tuple(_read_golden(bundle, index, "float", entry.name) for entry in manifest.outputs))
+        outputs.append(tuple(_read_golden(bundle, index, "float", entry) for entry in manifest.outputs))
     return samples, outputs
 
 
-def _read_golden(bundle: Bundle, index: int, kind: str, name: str) -> torch.Tensor:
-    file = f"{GOLDENS}/{golden_name(index, kind, name)}"
+def _read_golden(bundle: Bundle, index: int, kind: str, entry: TensorEntry) -> torch.Tensor:
+    file = f"{GOLDENS}/{golden_name(index, kind, entry.name)}"
     try:
-        return torch.from_numpy(np.load(io.BytesIO(bundle.read(file)), allow_pickle=False))
-    except (ValueError, TypeError, EOFError) as error:
+        array = np.load(io.BytesIO(bundle.read(file)), allow_pickle=False)
+        tensor = torch.from_numpy(array)
+    except (ValueError, TypeError, EOFError, SyntaxError, MemoryError) as error:
         raise InvalidManifestError(
             f"the golden {file!r} is no array: {error}", where=str(bundle.path)
         ) from error
+    sizes = zip(entry.shape, tensor.shape, strict=False)
+    fits = tensor.dim() == len(entry.shape) and all(size in (None, actual) for size, actual in sizes)
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if not fits or dtype != entry.dtype:
+        raise InvalidManifestError(
+            f"the golden {file!r} does not fit {entry.name!r}",
+            where=str(bundle.path),
+            expected=f"{entry.dtype} {list(entry.shape)}",
+            found=f"{dtype} {list(tensor.shape)}",
+        )
+    return tensor

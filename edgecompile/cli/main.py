@@ -15,6 +15,7 @@ import click
 
 from edgecompile import __version__
 from edgecompile.cli.options import traceback_option
+from edgecompile.cli.quiet import quiet_libraries
 from edgecompile.errors import (
     EdgecompileError,
     InternalError,
@@ -64,6 +65,7 @@ class LazyGroup(click.Group):
 @click.pass_context
 def group(context: click.Context) -> None:
     """Compile a PyTorch model for phones and boards, and prove that it still computes the same."""
+    quiet_libraries()
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -80,6 +81,9 @@ def shown_progress() -> Iterator[Progress]:
     from rich.progress import Progress as Bars
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    # Stdout is the result's: rich must not reroute it to the terminal.
-    with Bars(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bars:
-        yield TerminalProgress(bars)
+    # A handle of its own: the bar moves on while an engine's native output is kept from stderr. And
+    # stdout is the result's: rich must not reroute it to the terminal.
+    with os.fdopen(os.dup(sys.stderr.fileno()), "w") as screen:
+        console = Console(file=screen)
+        with Bars(*columns, console=console, transient=True, redirect_stdout=False) as bars:
+            yield TerminalProgress(bars)

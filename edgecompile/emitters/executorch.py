@@ -9,13 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from edgecompile.artifact import Emitted
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
 from edgecompile.errors import LoweringFailedError
-from edgecompile.graph_edit import source_line
+from edgecompile.graph_edit import shape_of, source_line, user_input_names
 from edgecompile.program import Declined, QuantizedProgram
 
 if TYPE_CHECKING:
@@ -37,28 +39,39 @@ class Executorch:
     suffix = ".pte"
 
     @staticmethod
-    def emit(program: QuantizedProgram, settings: EmitSettings) -> Emitted:  # noqa: ARG004
+    def emit(program: QuantizedProgram, settings: EmitSettings) -> Emitted:
         """Lower a program to the edge dialect, delegate to XNNPACK, and serialize.
 
         Raises:
             LoweringFailedError: ExecuTorch has no kernel for an operator, or its lowering fails.
         """
-        with captured_stderr(), warnings.catch_warnings():
+        with captured_stderr(), warnings.catch_warnings(), _no_host_kernels():
             warnings.simplefilter("ignore")
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+            from executorch.exir import (
+                EdgeCompileConfig,
+                ExecutorchBackendConfig,
+                to_edge_transform_and_lower,
+            )
+            from executorch.exir.passes import MemoryPlanningPass
 
             try:
                 with _reasons() as reasons:
                     edge = to_edge_transform_and_lower(
                         program.exported,
-                        partitioner=[XnnpackPartitioner()],
+                        partitioner=[XnnpackPartitioner()] if settings.delegate == "xnnpack" else [],
                         # The verifier rejects operators of the training dialect that the lowering
                         # itself decomposes later; what cannot be lowered fails below by name.
                         compile_config=EdgeCompileConfig(_check_ir_validity=False),
                     )
                 graph_module = edge.exported_program().graph_module
-                data = bytes(edge.to_executorch().buffer)
+                operators = _operators(graph_module)
+                delegates = _delegates(graph_module)
+                declined = tuple(_outside(graph_module, reasons))
+                # Inputs are planned at their largest size; those of a large batch stay the caller's.
+                planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
+                lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+                data = bytes(lowered.buffer)
             except Exception as error:
                 first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
                 raise LoweringFailedError(
@@ -70,10 +83,27 @@ class Executorch:
             engine=Executorch.engine,
             engine_version=Engine.version(),
             data=data,
-            operators=dict(sorted(_operators(graph_module).items())),
-            delegates=dict(sorted(_delegates(graph_module).items())),
-            declined=tuple(_outside(graph_module, reasons)),
+            operators=dict(sorted(operators.items())),
+            delegates=dict(sorted(delegates.items())),
+            declined=declined,
         )
+
+
+@contextmanager
+def _no_host_kernels() -> Iterator[None]:
+    """Keep the choice of this host's kernels out of the artifact.
+
+    While shapes are traced, torch asks which kernel it would run here; for some, batches of 16 are another
+    case than smaller ones, which would limit a dynamic batch to 15.
+    """
+    with torch.backends.nnpack.flags(enabled=False), torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
+def _has_dynamic_input(exported: ExportedProgram) -> bool:
+    names = user_input_names(exported)
+    nodes = (node for node in exported.graph.find_nodes(op="placeholder") if node.name in names)
+    return any(isinstance(size, torch.SymInt) for node in nodes for size in shape_of(node))
 
 
 @contextmanager

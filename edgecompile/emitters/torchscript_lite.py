@@ -7,6 +7,8 @@ quint8 tensors: the same integers moved by 128, with the zero point moved too.
 from __future__ import annotations
 
 import hashlib
+import math
+import operator
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -45,7 +47,7 @@ class TorchscriptLite:
     suffix = ".ptl"
 
     @staticmethod
-    def emit(program: QuantizedProgram, settings: EmitSettings) -> Emitted:  # noqa: ARG004
+    def emit(program: QuantizedProgram, settings: EmitSettings) -> Emitted:
         """Lower a program to TorchScript and save it for the lite interpreter.
 
         Raises:
@@ -53,8 +55,8 @@ class TorchscriptLite:
         """
         with qnnpack(), torch.no_grad():
             printer = _Printer(program)
-            source = printer.source()
             try:
+                source = printer.source()
                 module = _compile(source, printer.attributes)
                 data = module._save_to_buffer_for_lite_interpreter()
             except Exception as error:
@@ -140,16 +142,25 @@ class _Printer:
             self._quantize(node, str(node.args[0]))
         elif node.target is DEQUANTIZE:
             self.assign(node.name, "aten::dequantize", str(node.args[0]))
+        elif node.target in _PYTHON_FORMS:
+            form = _PYTHON_FORMS[node.target]
+            self._lines.append(f"{node.name} = {form.format(*map(self._value, node.args))}")
         else:
-            arguments = [self._value(argument) for argument in node.args]
-            arguments += [f"{key}={self._value(value)}" for key, value in node.kwargs.items()]
-            self.assign(node.name, node.target._schema.name, *arguments)  # type: ignore[union-attr]
+            self._call(node)
 
     def assign(self, name: str, operator: str, *arguments: str) -> None:
         """Print a call and count it."""
         self.operators[operator] += 1
         namespace, _, function = operator.partition("::")
         self._lines.append(f"{name} = torch.ops.{namespace}.{function}({', '.join(arguments)})")
+
+    def _call(self, node: Node) -> None:
+        """Print a node's own call."""
+        arguments = [self._value(argument) for argument in node.args]
+        arguments += [f"{key}={self._value(value)}" for key, value in node.kwargs.items()]
+        name = node.target._schema.name  # type: ignore[union-attr]
+        # Sizes are plain integers in TorchScript.
+        self.assign(node.name, _SIZES.get(name, name), *arguments)
 
     def attribute(self, name: str, value: Any) -> str:
         """Store a constant of the module and return how the source names it."""
@@ -173,6 +184,10 @@ class _Printer:
             return argument.name
         if isinstance(argument, list | tuple):
             return f"[{', '.join(self._value(item) for item in argument)}]"
+        if isinstance(argument, torch.device):
+            return f"torch.device({str(argument)!r})"
+        if isinstance(argument, float) and not math.isfinite(argument):
+            return f'float("{argument}")'
         return repr(argument)  # numbers, None, and torch's dtypes and layouts print as source
 
     def _quantize(self, node: Node, value: str) -> None:
@@ -194,11 +209,18 @@ class _Printer:
                 self.assign(node.name, "aten::dequantize", str(node.args[0]))
         for part in (layer.compute, layer.clamp):
             if part is not None:
-                arguments = [self._value(argument) for argument in part.args]
-                self.assign(part.name, part.target._schema.name, *arguments)  # type: ignore[union-attr]
+                self._call(part)
         self._quantize(layer.output, str(layer.output.args[0]))
 
 
+_SIZES = {"aten::sym_size": "aten::size", "aten::sym_numel": "aten::numel"}
+_PYTHON_FORMS: dict[Any, str] = {
+    operator.getitem: "{}[{}]",
+    operator.add: "{} + {}",
+    operator.sub: "{} - {}",
+    operator.mul: "{} * {}",
+    operator.floordiv: "{} // {}",
+}
 _FLOAT_REASONS = {
     "mean": "the quantized kernel gives the output its input's scale, which wastes most of its range",
 }
@@ -246,7 +268,7 @@ def _quantized_weight(layer: QuantizedLayer) -> torch.Tensor:
     assert weights is not None
     scales = weights.scales.double()
     zero_points = torch.zeros(len(scales), dtype=torch.int64)
-    tensor: torch.Tensor = torch._make_per_channel_quantized_tensor(  # type: ignore[attr-defined]
+    tensor: torch.Tensor = torch._make_per_channel_quantized_tensor(
         weights.weight.contiguous(), scales, zero_points, 0
     )
     return tensor
@@ -256,7 +278,7 @@ def _convolution(printer: _Printer, layer: QuantizedLayer) -> None:
     assert layer.weights is not None
     spatial = layer.compute.meta["val"].dim() - 2
     defaults: list[Any] = [[1] * spatial, [0] * spatial, [1] * spatial, 1]
-    given = list(layer.compute.args[3:])
+    given: list[Any] = list(layer.compute.args[3:])
     stride, padding, dilation, groups = [*given, *defaults[len(given) :]]
     kernel = getattr(torch.ops.quantized, f"{layer.kind}_prepack")
     packed = kernel(
@@ -270,13 +292,8 @@ def _convolution(printer: _Printer, layer: QuantizedLayer) -> None:
     value = _operand(layer)
     if layer.padding is not None:
         value = f"{layer.name}_padded"
-        printer.assign(
-            value,
-            "aten::constant_pad_nd",
-            _operand(layer),
-            repr(list(layer.padding.args[1])),
-            "0.",  # type: ignore[arg-type]
-        )
+        margins = _literal(layer.padding.args[1])
+        printer.assign(value, "aten::constant_pad_nd", _operand(layer), margins, "0.")
     attribute = printer.attribute(f"{layer.name}_packed", packed)
     _finish(printer, layer, f"quantized::{layer.kind}", value, attribute)
 
@@ -323,6 +340,7 @@ _LOWERINGS: dict[str, Callable[[_Printer, QuantizedLayer], None]] = {
     "mul": _binary,
     "cat": _concatenation,
     **dict.fromkeys(
-        ("view", "permute", "slice", "constant_pad_nd", "max_pool2d", "relu", "hardtanh"), _same_scale
+        ("view", "reshape", "permute", "slice", "constant_pad_nd", "max_pool2d", "relu", "hardtanh"),
+        _same_scale,
     ),
 }

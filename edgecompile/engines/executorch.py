@@ -53,7 +53,7 @@ class Executorch:
         return version("executorch")
 
     @staticmethod
-    def load(data: bytes, *, precise: bool) -> ExecutorchSession:  # noqa: ARG004
+    def load(data: bytes, *, precise: bool) -> ExecutorchSession:
         """Load an artifact's method `forward`.
 
         Args:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.jit import mobile
 
 from edgecompile.errors import EngineFailedError
 from edgecompile.quantize.arithmetic import Arithmetic
@@ -45,7 +46,7 @@ class TorchscriptLite:
         return str(torch.__version__).partition("+")[0]
 
     @staticmethod
-    def load(data: bytes, *, precise: bool) -> TorchscriptLiteSession:  # noqa: ARG004
+    def load(data: bytes, *, precise: bool) -> TorchscriptLiteSession:
         """Load an artifact; its weights are packed for QNNPACK here.
 
         Args:
@@ -56,9 +57,10 @@ class TorchscriptLite:
             EngineFailedError: The interpreter rejects the artifact.
         """
         with qnnpack(), _failures("load"):
-            from torch.jit.mobile import _load_for_lite_interpreter
-
-            module: Any = _load_for_lite_interpreter(io.BytesIO(data))
+            # Warns of the deprecated dtype once a process: here, where nobody sees it.
+            torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
+            load: Any = mobile._load_for_lite_interpreter
+            module = load(io.BytesIO(data))
         return TorchscriptLiteSession(module)
 
 

@@ -17,6 +17,8 @@ _CLAMPS = (
     aten.relu6.default,
     aten.clamp.default,
     aten.clamp.Tensor,
+    aten.clip.default,
+    aten.clip.Tensor,
     aten.clamp_min.default,
     aten.clamp_max.default,
     aten.hardtanh.default,

@@ -82,6 +82,7 @@ class RemoveNoops:
                 continue
             moved = moved or node.meta["val"].stride() != source.meta["val"].stride()
             editor.replace(node, source)
+        editor.graph.eliminate_dead_code()  # sizes that only a view of the same shape asked for
         if moved:
             _allow_any_layout(editor)
         return outcome(editor, declined)

@@ -83,7 +83,7 @@ class Reference:
                 return tuple(outputs)
             elif node in self._layer_at:
                 layer = self._layer_at[node]
-                operands = tuple(values[source.args[0]] for source in layer.inputs)
+                operands = tuple(values[source.args[0]] for source in layer.inputs)  # type: ignore[index]
                 values[node] = compute_layer(layer, operands, self._arithmetic)
                 if observe is not None:
                     observe(layer, operands, values[node])
@@ -158,9 +158,9 @@ def _exact_sum(layer: QuantizedLayer, value: torch.Tensor, weight: torch.Tensor)
         dtype = torch.float32 if _fits_float32(weight) else torch.float64
         return _linear_operation(layer, value.to(dtype), weight.to(dtype)).double()
     size = channels
-    while size > 1 and not all(_fits_float32(part) for part in weight.split(size, dim=1)):
+    while size > 1 and not all(_fits_float32(part) for part in torch.split(weight, size, dim=1)):
         size = (size + 1) // 2
-    parts = zip(value.split(size, dim=channel_axis), weight.split(size, dim=1), strict=True)
+    parts = zip(torch.split(value, size, dim=channel_axis), torch.split(weight, size, dim=1), strict=True)
     return sum(
         (_linear_operation(layer, chunk, kernel).double() for chunk, kernel in parts),
         start=torch.zeros((), dtype=torch.float64),

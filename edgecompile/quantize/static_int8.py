@@ -79,10 +79,12 @@ def _export_again(
     placeholders = {node.name: node.meta["val"] for node in before.graph.find_nodes(op="placeholder")}
     values = [placeholders[name] for name in user_input_names(before)]
     dynamic = any(isinstance(size, torch.SymInt) for value in values for size in value.shape)
+    # The order of an example's strides would become part of the program.
+    plain = tuple(tensor.contiguous() for tensor in inputs)
     if not dynamic:
-        return torch.export.export(converted, inputs)
+        return torch.export.export(converted, plain)
     batch = Dim("batch", min=1, max=MAX_BATCH)
-    pairs = tuple(torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor for tensor in inputs)
+    pairs = tuple(torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor for tensor in plain)
     return torch.export.export(converted, pairs, dynamic_shapes=tuple({0: batch} for _ in pairs))
 
 
@@ -116,7 +118,10 @@ def _in_float(exported: ExportedProgram, names: list[str], declined: dict[str, s
     for layer in quantized_layers(exported):
         inside.update(part for part in (layer.padding, layer.compute, layer.clamp) if part is not None)
     rows = []
-    for node, name in zip(_computing(exported.graph), names, strict=True):
+    nodes = _computing(exported.graph)
+    if len(nodes) != len(names):  # The conversion computed something once and for all.
+        names = [node.name for node in nodes]
+    for node, name in zip(nodes, names, strict=True):
         reason = declined.get(name)
         if reason is None and node not in inside:
             reason = "its value is used both before and after its activation, or by an operator in float"
@@ -132,6 +137,6 @@ def _computing(graph: Graph) -> list[Node]:
     return [
         node
         for node in graph.nodes
-        if node.op == "call_function" and node.target not in quantization
+        if isinstance(node.target, torch._ops.OpOverload) and node.target not in quantization
         if isinstance(node.meta.get("val"), torch.Tensor)
     ]

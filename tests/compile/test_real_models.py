@@ -19,11 +19,11 @@ from edgecompile.emitter import load_emitter
 from edgecompile.engine import load_engine
 from edgecompile.engines.onnxruntime import optimized_operators
 from edgecompile.graph_pass import run_passes
-from edgecompile.progress import QuietProgress
 from edgecompile.program import QuantizedProgram
+from edgecompile.progress import QuietProgress
 from edgecompile.quantize.reference import Reference
 from edgecompile.quantize.static_int8 import quantize
-from edgecompile.readers import ptl, pte
+from edgecompile.readers import pte, ptl
 from edgecompile.readers.contents import EXECUTED_IN_FLOAT, EXECUTED_IN_INTEGER
 from edgecompile.target import load_target
 
@@ -70,9 +70,8 @@ def test_ptl_runs_every_layer_in_int8(built: Built) -> None:
     contents = ptl.read(built.emitted["ptl"].data)
     assert (contents.integer_layers, contents.float_layers) == (built.layers, 0)
     operators = contents.operators
-    quantized = sum(
-        count for name, count in operators.items() if name.startswith(("quantized::conv", "quantized::linear"))
-    )
+    kernels = ("quantized::conv", "quantized::linear")
+    quantized = sum(count for name, count in operators.items() if name.startswith(kernels))
     assert quantized == built.layers
     assert not any(name.startswith(("aten::conv", "aten::linear", "aten::addmm")) for name in operators)
 

@@ -1,0 +1,108 @@
+"""Small networks and their data, as a user would hand them to the command line."""
+
+import sys
+import time
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Small(nn.Module):
+    """Asymmetric padding, conv, batch norm, relu6, depthwise, residual add, mean, linear."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, bias=False)
+        self.stem_norm = nn.BatchNorm2d(8)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False)
+        self.depthwise_norm = nn.BatchNorm2d(8)
+        self.project = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 5)
+        for norm in (self.stem_norm, self.depthwise_norm):
+            norm.running_mean.uniform_(-0.2, 0.2)
+            norm.running_var.uniform_(0.1, 0.5)
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        padded = functional.pad(picture, (0, 1, 0, 1))
+        features = functional.relu6(self.stem_norm(self.stem(padded)))
+        deeper = functional.relu6(self.depthwise_norm(self.depthwise(features)))
+        return self.head((features + self.project(deeper)).mean([2, 3]))
+
+
+class Several(nn.Module):
+    """Two float inputs and integer tokens in; a dictionary with a tuple in it out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.left, self.right = nn.Linear(6, 8), nn.Linear(4, 8)
+        self.table = nn.Embedding(10, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor, tokens: torch.Tensor):
+        joined = functional.relu(self.left(first)) + self.right(second) + self.table(tokens).mean(1)
+        low, high = joined.chunk(2, dim=1)
+        return {"scores": self.head(joined), "halves": (low * high, joined)}
+
+
+class Sleepy(nn.Module):
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        _sleep()
+        return picture
+
+
+def small():
+    return Small().eval(), (torch.rand(1, 3, 16, 16),)
+
+
+def other():
+    return Small(seed=7).eval(), (torch.rand(1, 3, 16, 16),)
+
+
+def large():
+    return Small().eval(), (torch.rand(1, 3, 512, 512),)
+
+
+def several():
+    return Several().eval(), (torch.rand(1, 6), torch.rand(1, 4), torch.randint(0, 10, (1, 5)))
+
+
+def sleepy_module():
+    return Sleepy(), (torch.rand(1, 3, 16, 16),)
+
+
+def sleepy_function():
+    _sleep()
+
+
+def pictures(count: int = 12, side: int = 16):
+    generator = torch.Generator().manual_seed(1)
+    for index in range(count):
+        yield torch.rand(1, 3, side, side, generator=generator), index % 5
+
+
+def large_pictures():
+    yield from pictures(8, 512)
+
+
+def wrong_pictures():
+    yield from pictures(1, 15)
+
+
+def no_pictures():
+    return []
+
+
+def several_inputs():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(10):
+        tokens = torch.randint(0, 10, (1, 5), generator=generator)
+        yield torch.rand(1, 6, generator=generator), torch.rand(1, 4, generator=generator), tokens
+
+
+def _sleep() -> None:
+    sys.stderr.write("asleep\n")
+    sys.stderr.flush()
+    time.sleep(60)

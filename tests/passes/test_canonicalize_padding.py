@@ -1,0 +1,83 @@
+import pytest
+import torch
+from check_pass import Net, calls, check_pass, operators, reasons
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+X = torch.randn(1, 3, 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("pads", "padding", "expected"),
+    [((1, 1, 1, 1), 0, [1, 1]), ((2, 2, 1, 1), 0, [1, 2]), ((1, 1, 1, 1), 1, [2, 2]), ((3, 3), 0, None)],
+)
+def test_symmetric_padding_moves_into_the_convolution(pads, padding, expected):
+    net = nn.Sequential(
+        nn.ZeroPad2d(pads) if len(pads) == 4 else nn.Identity(), nn.Conv2d(3, 4, 3, padding=padding)
+    )
+    if expected is None:
+        net = Net(lambda net, x: net.conv(F.pad(x, pads)), conv=nn.Conv2d(3, 4, 3))
+    program = check_pass("canonicalize-padding", net, X).program
+    if expected is None:
+        assert operators(program) == ["constant_pad_nd", "conv2d"]
+        return
+    assert operators(program) == ["conv2d"]
+    assert calls(program, "conv2d")[0][4] == expected
+
+
+def two_readers(net, x):
+    padded = F.pad(x, (1, 1, 1, 1))
+    return net.conv(padded) + net.other(padded)
+
+
+def reader_and_output(net, x):
+    padded = F.pad(x, (1, 1, 1, 1), "constant", 0)
+    return net.conv(padded), padded
+
+
+def test_all_readers_are_convolutions():
+    net = Net(two_readers, conv=nn.Conv2d(3, 4, 3), other=nn.Conv2d(3, 4, 3))
+    assert "constant_pad_nd" not in operators(check_pass("canonicalize-padding", net, X).program)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: net.conv(F.pad(x, (0, 1, 0, 1))),
+        lambda net, x: net.conv(F.pad(x, (1, 1, 1, 1), value=0.5)),
+        lambda net, x: net.conv(F.pad(x, (-1, -1, -1, -1))),
+        reader_and_output,
+    ],
+)
+def test_what_stays_a_node(function):
+    outcome = check_pass("canonicalize-padding", Net(function, conv=nn.Conv2d(3, 4, 3)), X, rewrites=1)
+    assert "constant_pad_nd" in operators(outcome.program)
+    assert "pad" not in operators(outcome.program)
+
+
+@pytest.mark.parametrize(
+    ("conv", "expected"),
+    [
+        (nn.Conv2d(3, 4, 3, padding="same"), [1, 1]),
+        (nn.Conv2d(3, 4, (3, 5), padding="same", dilation=2), [2, 4]),
+        (nn.Conv2d(3, 4, 3, padding="valid", stride=2), [0, 0]),
+        (nn.Conv2d(3, 4, (2, 3), padding="same"), [0, 0]),
+        (nn.Conv2d(3, 4, 4, padding="same"), [0, 0]),
+    ],
+)
+def test_padding_in_words(conv, expected):
+    program = check_pass("canonicalize-padding", conv, X).program
+    assert calls(program, "conv2d")[0][4] == expected
+
+
+def test_padding_in_words_1d():
+    for kernel in (3, 4):
+        check_pass("canonicalize-padding", nn.Conv1d(3, 4, kernel, padding="same"), torch.randn(1, 3, 9))
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_declines_other_modes(mode):
+    outcome = check_pass(
+        "canonicalize-padding", nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode), X, rewrites=0
+    )
+    assert f"its mode is '{mode}'" in reasons(outcome)

@@ -1,0 +1,59 @@
+import pytest
+import torch
+from check_pass import Net, calls, check_pass, operators, reasons
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+X = torch.randn(2, 3, 8, 8)
+
+
+@pytest.mark.parametrize("axes", [[2, 3], (-2, -1), (3, 2), [-1, 2]])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_mean_keeps_its_dimensions(axes, dynamic):
+    net = Net(lambda _, x: x.mean(axes))
+    program = check_pass("canonicalize-pooling", net, X, dynamic_batch=dynamic, rewrites=1).program
+    assert operators(program) == ["mean", "view"]
+    assert calls(program, "mean")[0][1:] == ([2, 3], True)
+
+
+def test_axes_of_a_mean_that_keeps_them():
+    program = check_pass("canonicalize-pooling", Net(lambda _, x: x.mean((-1, -2), keepdim=True)), X).program
+    assert operators(program) == ["mean"]
+    assert calls(program, "mean")[0][1:] == ([2, 3], True)
+
+
+@pytest.mark.parametrize(
+    "function", [lambda _, x: x.mean(1), lambda _, x: x[0].mean((1, 2)), lambda _, x: x.mean([2])]
+)
+def test_other_means_stay(function):
+    check_pass("canonicalize-pooling", Net(function), X, rewrites=0)
+
+
+@pytest.mark.parametrize("size", [1, (1, 1), [1, 1]])
+def test_adaptive_to_one(size):
+    program = check_pass("canonicalize-pooling", nn.AdaptiveAvgPool2d(size), X, rewrites=1).program
+    assert calls(program, "mean")[0][1:] == ([2, 3], True)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel"), [((2, 2), [4, 4]), (4, [2, 2]), ((None, 2), [1, 4]), (8, [1, 1])]
+)
+def test_adaptive_that_divides(size, kernel):
+    program = check_pass("canonicalize-pooling", nn.AdaptiveAvgPool2d(size), X, rewrites=1).program
+    assert calls(program, "avg_pool2d")[0][1:3] == (kernel, kernel)
+
+
+def test_declines_overlapping_windows():
+    outcome = check_pass("canonicalize-pooling", nn.AdaptiveAvgPool2d((3, 2)), X, rewrites=0)
+    assert "3x2 output does not divide its 8x8 input" in reasons(outcome)
+
+
+def test_declines_without_batch():
+    outcome = check_pass(
+        "canonicalize-pooling", Net(lambda _, x: F.adaptive_avg_pool2d(x[0], 2)), X, rewrites=0
+    )
+    assert "no batch dimension" in reasons(outcome)
+
+
+def test_a_mean_of_what_was_permuted():
+    check_pass("canonicalize-pooling", Net(lambda _, x: x.permute(0, 3, 1, 2).mean((2, 3))), X, rewrites=1)

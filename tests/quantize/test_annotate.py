@@ -1,0 +1,171 @@
+"""What becomes one quantized unit, what shares its parameters, and what stays in float."""
+
+import pytest
+import torch
+from quantized_net import Net, in_float, kinds, layers_of, quantized
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, quantized_layers
+
+SHAPE = (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU(), nn.ReLU6(), nn.ReLU6(inplace=True), nn.Hardtanh(-1, 1), None]
+)
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), None])
+def test_a_convolution_with_its_clamp_is_one_unit(activation, norm):
+    layers = [nn.Conv2d(3, 4, 3, padding=1), norm, activation]
+    program = quantized(nn.Sequential(*(layer for layer in layers if layer is not None)), *SHAPE)
+    (layer,) = quantized_layers(program.exported)
+    assert (layer.kind, layer.clamp is not None) == ("conv2d", activation is not None)
+    assert [node.target for node in layer.compute.users] == [
+        QUANTIZE if activation is None else layer.clamp.target
+    ]
+    assert sum(node.target is QUANTIZE for node in program.exported.graph.nodes) == 2
+    assert program.unquantized == ()
+
+
+def test_asymmetric_padding_belongs_to_the_unit():
+    program = quantized(
+        Net(lambda net, x: net.conv(F.pad(x, (0, 1, 0, 1))).relu(), conv=nn.Conv2d(3, 4, 3)), *SHAPE
+    )
+    (layer,) = quantized_layers(program.exported)
+    assert layer.padding is not None
+    assert layer.padding.args[0] is layer.inputs[0]
+    assert layer.clamp is not None
+    assert program.unquantized == ()
+
+
+@pytest.mark.parametrize(("pads", "value"), [((0, 1, 0, 1), 0.5), ((-1, 0, 0, 0), 0.0)])
+def test_other_padding_is_no_part_of_the_unit(pads, value):
+    net = Net(
+        lambda net, x: net.last(F.pad(net.conv(x), pads, value=value)),
+        conv=nn.Conv2d(3, 4, 1),
+        last=nn.Conv2d(4, 4, 3),
+    )
+    program = quantized(net, *SHAPE)
+    assert kinds(program) == ["conv2d", "constant_pad_nd", "conv2d"]
+    assert all(layer.padding is None for layer in quantized_layers(program.exported))
+
+
+def residual(net, x):
+    h = net.first(x)
+    return net.last(F.relu(net.second(h) + h))
+
+
+def test_a_residual_addition_has_parameters_of_its_own():
+    convs = {name: nn.Conv2d(3, 3, 1) for name in ("first", "second", "last")}
+    program = quantized(Net(residual, **convs), *SHAPE)
+    add = layers_of(program)["add"]
+    assert kinds(program) == ["conv2d", "conv2d", "add", "conv2d"]
+    assert add.clamp is not None
+    scales = {parameters.scale for parameters in (*add.input_parameters, add.output_parameters)}
+    assert len(scales) == 3
+    assert add.output_parameters.zero_point == -128
+
+
+@pytest.mark.parametrize("function", [lambda _, x: x + x, lambda _, x: x * x])
+def test_a_tensor_with_itself(function):
+    (layer,) = quantized_layers(quantized(Net(function), *SHAPE).exported)
+    assert len(layer.inputs) == 2
+    assert layer.inputs[0] is layer.inputs[1]
+
+
+def test_a_concatenation_shares_one_set_of_parameters():
+    net = Net(
+        lambda net, x: torch.cat([net.one(x), net.two(x) * 1, x], 1),
+        one=nn.Conv2d(3, 4, 1),
+        two=nn.Conv2d(3, 2, 1),
+    )
+    program = quantized(net, *SHAPE)
+    cat = layers_of(program)["cat"]
+    assert {*cat.input_parameters, cat.output_parameters} == {cat.output_parameters}
+    assert "one operand is a number" not in in_float(program)  # `* 1`, if it is left, is no layer
+    assert len(cat.inputs) == 3
+
+
+@pytest.mark.parametrize(
+    "function", [lambda _, x: F.max_pool2d(x, 2), lambda _, x: F.relu(x), lambda _, x: F.relu6(x)]
+)
+def test_comparisons_keep_their_inputs_parameters(function):
+    (layer,) = quantized_layers(quantized(Net(function), *SHAPE).exported)
+    assert layer.clamp is None
+    assert layer.input_parameters == (layer.output_parameters,)
+
+
+def test_moves_keep_their_inputs_parameters():
+    net = Net(lambda net, x: net.conv(x).permute(0, 2, 3, 1).flatten(1)[:, 2:], conv=nn.Conv2d(3, 4, 1))
+    program = quantized(net, *SHAPE)
+    assert kinds(program) == ["conv2d", "permute", "reshape", "slice"]
+    for layer in quantized_layers(program.exported)[1:]:
+        assert layer.input_parameters == (layer.output_parameters,)
+    assert program.unquantized == ()
+
+
+def test_head_of_a_classifier():
+    net = Net(
+        lambda net, x: net.head(net.conv(x).mean((2, 3))), conv=nn.Conv2d(3, 4, 1), head=nn.Linear(4, 5)
+    )
+    program = quantized(net, *SHAPE)
+    assert kinds(program) == ["conv2d", "mean", "view", "linear"]
+    mean = layers_of(program)["mean"]
+    assert mean.input_parameters != (mean.output_parameters,)
+
+
+@pytest.mark.parametrize(
+    ("function", "operator", "reason"),
+    [
+        (lambda net, x: torch.erf(net.conv(x)), "erf", "no engine here has an integer kernel"),
+        (lambda net, x: net.conv(x) * 2.0, "mul", "one operand is a number"),
+        (lambda net, x: net.conv(x) + net.table, "add", "one operand is a constant"),
+        (lambda net, x: net.conv(x) + x.mean((2, 3), keepdim=True), "add", "it broadcasts"),
+        (lambda net, x: torch.add(net.conv(x), x, alpha=2), "add", "alpha"),
+        (lambda _, x: F.conv2d(x, x.mean((0, 2, 3)).view(1, 3, 1, 1)), "conv2d", "computed, not constant"),
+        (lambda net, x: net.conv(x).mean(1), "mean", "no mean over height and width"),
+        (lambda net, x: torch.cat([net.conv(x), net.table], 1), "cat", "one of its inputs is a constant"),
+        (lambda net, x: x.reshape(1, -1), "view", "its input is in float"),
+        (lambda net, x: net.conv(x).sigmoid().flatten(1), "view", "its input is in float"),
+        (lambda net, x: net.conv(x) + (x.double() * x.double()).float(), "mul", "in float32"),
+        (lambda net, x: net.conv(x) + (x * 100).long().relu().float(), "relu", "in float32"),
+    ],
+)  # fmt: skip
+def test_what_stays_in_float_has_a_reason(function, operator, reason):
+    program = quantized(Net(function, conv=nn.Conv2d(3, 3, 1), table=torch.rand(1, 3, 8, 8)), *SHAPE)
+    rows = [row for row in program.unquantized if row.what.startswith(f"{operator} (")]
+    assert len(rows) == 1
+    assert reason in rows[0].reason
+    assert rows[0].where.startswith("quantized_net.py:")
+    assert rows[0].what[len(operator) + 2 : -1] in {node.name for node in program.exported.graph.nodes}
+
+
+def before_and_after(net, x):
+    h = net.conv(x)
+    return torch.erf(h) + F.relu(h)
+
+
+def test_everything_is_a_layer_or_has_a_reason():
+    program = quantized(Net(before_and_after, conv=nn.Conv2d(3, 4, 1)), *SHAPE)
+    computing = [
+        node.name
+        for node in program.exported.graph.nodes
+        if node.op == "call_function" and "quantize" not in str(node.target)
+    ]
+    listed = [row.what.partition("(")[2].rstrip(")") for row in program.unquantized]
+    inside = [
+        part.name
+        for layer in quantized_layers(program.exported)
+        for part in (layer.padding, layer.compute, layer.clamp)
+        if part is not None
+    ]
+    assert len(listed) == len(set(listed))
+    assert set(computing) == {*listed, *inside}
+
+
+def test_nothing_reads_a_value_before_its_clamp():
+    program = quantized(nn.Sequential(nn.Linear(8, 4), nn.ReLU6(), nn.Linear(4, 2)), 2, 8)
+    for node in program.exported.graph.nodes:
+        if node.target is QUANTIZE:
+            assert all(user.target is DEQUANTIZE for user in node.users)
+    assert kinds(program) == ["linear", "linear"]
