@@ -46,7 +46,7 @@ clean: ## remove .venv and everything built
 # The build tools come first and pinned: pip's isolated builds would ignore the constraints.
 $(READY): pyproject.toml constraints.txt examples/requirements.txt | $(BIN)/pip
 	@echo 'installing into $(VENV): some minutes the first time'
-	$(BIN)/python -m pip install -q -c constraints.txt hatchling editables
+	$(BIN)/python -m pip install -q -c constraints.txt hatchling editables setuptools
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
 	$(BIN)/python -m pip install -q --no-deps -r examples/requirements.txt
 	@touch $@
