@@ -5,6 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SYSTEM := $(VENV)/.system
 CXX_SOURCES = $(shell git ls-files '*.cpp' '*.h' 2>/dev/null)
 
 # One file of tests stays in one worker, which then builds what its tests share just once.
@@ -22,10 +23,10 @@ setup: $(READY) ## install everything into .venv (the others do it when needed)
 demo: $(READY) ## compile and validate MobileNetV2 and a digits network for android-arm64
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
-test: $(READY) ## run the tests (two processes)
+test: $(READY) $(SYSTEM) ## run the tests (two processes)
 	$(PYTEST) -m "not slow"
 
-test-slow: $(READY) ## run the tests that take minutes
+test-slow: $(READY) $(SYSTEM) ## run the tests that take minutes
 	$(PYTEST) -m slow
 
 check: $(READY) ## lint, formatting and types, without changing anything
@@ -49,6 +50,18 @@ $(READY): pyproject.toml constraints.txt examples/requirements.txt | $(BIN)/pip
 	$(BIN)/python -m pip install -q -c constraints.txt hatchling editables setuptools
 	$(BIN)/python -m pip install -q -c constraints.txt --no-build-isolation -e '.[dev]'
 	$(BIN)/python -m pip install -q --no-deps -r examples/requirements.txt
+	@touch $@
+
+# The runner's tests cross-compile and emulate arm64; without these packages they skip and say so.
+$(SYSTEM): Makefile | $(READY)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo 'installing the arm64 compiler and emulator'; \
+	  apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	    --no-install-recommends g++ crossbuild-essential-arm64 qemu-user >/dev/null || \
+	    echo 'note: apt-get failed; tests that need these packages are skipped' >&2; \
+	else \
+	  echo 'note: not root on Debian: without crossbuild-essential-arm64 and qemu-user some tests skip' >&2; \
+	fi
 	@touch $@
 
 # Debian's python3.11 without python3.11-venv has no ensurepip: there, pip puts itself in.
