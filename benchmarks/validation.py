@@ -25,11 +25,12 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
+from edgecompile.artifact_run import in_python
 from edgecompile.capture import capture, load_model
 from edgecompile.dataset import Dataset, Sample
 from edgecompile.emitter import load_emitter
 from edgecompile.engines.onnxruntime import optimized_operators
-from edgecompile.evaluate import Loadable, evaluate, run_float
+from edgecompile.evaluate import evaluate, run_float
 from edgecompile.graph_pass import run_passes
 from edgecompile.layer_check import LayerResult, check_layers
 from edgecompile.progress import QuietProgress
@@ -78,10 +79,12 @@ def measure(name: str, folder: Path, images: int) -> dict[str, Any]:
         key: len(load_emitter(value.emitter).emit(keep_float(rewritten), value).data)
         for key, value in target.emit.items()
     }
-    loadable = [Loadable(format=key, engine=item.engine, data=item.data) for key, item in emitted.items()]
+    runs = [in_python(key, item.engine, item.data, precise=True) for key, item in emitted.items()]
     with torch.no_grad():
         float_outputs = run_float(captured.exported, samples)
-    quality = evaluate(program.exported, loadable, samples, float_outputs, target.validation, progress)
+    quality = evaluate(
+        program.exported, runs, samples, float_outputs, settings=target.validation, progress=progress
+    )
     contents = pte.read(emitted["pte"].data)
     document: dict[str, Any] = {
         "model": name,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from edgecompile.artifact import Bundle, Emitted
+from edgecompile.artifact_run import in_python
 from edgecompile.bundle_writer import write_bundle
 from edgecompile.capture import capture, load_model
 from edgecompile.dataset import Dataset, load_dataset, spread
 from edgecompile.emitter import load_emitter
 from edgecompile.errors import CalibrationRequiredError
-from edgecompile.evaluate import Loadable, evaluate, needs_precise_host, run_float
+from edgecompile.evaluate import evaluate, needs_precise_host, run_float
 from edgecompile.graph_pass import run_passes
 from edgecompile.program import CapturedProgram, Precision, QuantizedProgram
 from edgecompile.progress import Progress, QuietProgress
@@ -64,15 +65,15 @@ def _build_target(
 
     samples = evaluation.samples
     float_outputs = run_float(captured.exported, samples)
-    loadable = [Loadable(format=item.format, engine=item.engine, data=item.data) for item in emitted]
+    precise = needs_precise_host(target)
+    runs = [in_python(item.format, item.engine, item.data, precise=precise) for item in emitted]
     quality = evaluate(
         quantized.exported,
-        loadable,
+        runs,
         samples,
         float_outputs,
-        target.validation,
-        progress,
-        precise=needs_precise_host(target),
+        settings=target.validation,
+        progress=progress,
     )
     report = Report(
         program=quantized,

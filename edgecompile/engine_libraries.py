@@ -88,6 +88,11 @@ class EngineLibraries:
     libraries: dict[str, Path]
 
 
+def runs_on(engine: str, platform: Platform) -> bool:
+    """Tell whether an engine has native libraries for a platform."""
+    return engine in _PACKAGES and platform in _PACKAGES[engine].platforms
+
+
 def engine_libraries(engine: str, platform: Platform, progress: Progress) -> EngineLibraries:
     """Return an engine's libraries, downloading those of another platform on first use.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.export import ExportedProgram
 
+from edgecompile.artifact_run import ArtifactRun
 from edgecompile.compare import Closeness, Outputs, accuracy, closeness, identical_share
 from edgecompile.dataset import Sample
 from edgecompile.engine import load_engine
@@ -22,7 +23,7 @@ class Quality:
     """One row: what computed, and how good it was over all samples.
 
     Attributes:
-        name: "float", "reference", or an artifact's format.
+        name: "float", "reference", or an artifact's run.
         against_float: None for the float model itself.
         reference: The same for the integer-exact reference in this engine's arithmetic; None for what is
             no artifact.
@@ -37,15 +38,6 @@ class Quality:
     reference: Closeness | None = None
     identical: float | None = None
     missed: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loadable:
-    """An artifact to run: its bytes and the engine that executes them."""
-
-    format: str
-    engine: str
-    data: bytes
 
 
 def needs_precise_host(target: Target) -> bool:
@@ -69,27 +61,24 @@ def run_reference(
         return [reference.run(sample.inputs) for sample in samples]
 
 
-def evaluate(  # noqa: PLR0917
+def evaluate(
     exported: ExportedProgram,
-    artifacts: Sequence[Loadable],
+    artifacts: Sequence[ArtifactRun],
     samples: Sequence[Sample],
     float_outputs: Outputs,
+    *,
     settings: ValidationSettings,
     progress: Progress,
-    *,
-    precise: bool = True,
 ) -> tuple[Quality, ...]:
     """Run the reference and every artifact on the samples, and compare with the float model's outputs.
 
     Args:
         exported: The program that the artifacts were lowered from.
-        artifacts: What to run.
+        artifacts: What to run, and where.
         samples: Inputs, and labels where they are known.
         float_outputs: The model's own outputs for them.
         settings: The thresholds.
         progress: Is told of each artifact.
-        precise: Run ONNX Runtime in its precise mode, for targets whose CPUs do not saturate where this
-            host's may (`needs_precise_host`).
 
     Raises:
         EngineFailedError: An engine rejects an artifact or its inputs.
@@ -109,20 +98,16 @@ def evaluate(  # noqa: PLR0917
         Quality(name="reference", against_float=base, accuracy=task(references["exact"])),
     ]
     for artifact in artifacts:
-        progress.start(f"run {artifact.format}", len(samples))
-        engine = load_engine(artifact.engine)
-        session = engine.load(artifact.data, precise=precise)
-        outputs = []
-        for sample in samples:
-            outputs.append(session.run(sample.inputs))
-            progress.advance()
-        if engine.arithmetic not in references:
-            references[engine.arithmetic] = run_reference(exported, samples, engine.arithmetic)
-        own = references[engine.arithmetic]
+        progress.start(f"run {artifact.name}", len(samples))
+        outputs = artifact.run(samples, progress)
+        arithmetic = load_engine(artifact.engine).arithmetic
+        if arithmetic not in references:
+            references[arithmetic] = run_reference(exported, samples, arithmetic)
+        own = references[arithmetic]
         found, expected = closeness(outputs, float_outputs), closeness(own, float_outputs)
         rows.append(
             Quality(
-                name=artifact.format,
+                name=artifact.name,
                 against_float=found,
                 reference=expected,
                 identical=identical_share(outputs, own),

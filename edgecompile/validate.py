@@ -14,15 +14,19 @@ from rich.table import Table
 from torch.export import ExportedProgram
 
 from edgecompile.artifact import MANIFEST, Bundle, TensorEntry, load_bundle
+from edgecompile.artifact_run import ArtifactRun, in_python, over_connection
 from edgecompile.bundle_writer import CONSTANTS, GOLDENS, PROGRAM, golden_name
+from edgecompile.connection import Connection
 from edgecompile.dataset import Sample
 from edgecompile.emitter import load_emitter
+from edgecompile.engine_libraries import runs_on
 from edgecompile.errors import InvalidManifestError
-from edgecompile.evaluate import Loadable, Quality, evaluate, needs_precise_host
+from edgecompile.evaluate import Quality, evaluate, needs_precise_host
 from edgecompile.layer_check import LayerResult, check_layers
 from edgecompile.program_file import read_program
 from edgecompile.progress import Progress, QuietProgress
 from edgecompile.report import quality_dict, quality_table
+from edgecompile.runner_build import built_runner
 from edgecompile.signature import inputs_of, outputs_of
 from edgecompile.target import Target, load_target
 from edgecompile.text_table import render, table
@@ -35,12 +39,14 @@ class Validation:
     Attributes:
         quality: End to end, one row a program or artifact.
         layers: Layer by layer, for each format; empty where it was skipped or nothing is quantized.
+        notes: What could not be run where it was wanted, and why.
     """
 
     bundle: str
     samples: int
     quality: tuple[Quality, ...]
     layers: dict[str, tuple[LayerResult, ...]]
+    notes: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -56,6 +62,7 @@ class Validation:
         ]
         if self.layers:
             parts += ["layer by layer, fed with the reference's own inputs\n", render(self._layer_table())]
+        parts += [f"  {note}\n" for note in self.notes]
         parts += [f"  {row.name}: {text}\n" for row in self.quality for text in row.missed]
         parts += [
             f"  {name}: layer {layer.name} ({layer.kind}, {layer.where}) differs: {layer.identical:.3%} "
@@ -72,6 +79,7 @@ class Validation:
             "bundle": self.bundle,
             "samples": self.samples,
             "passed": self.passed,
+            "notes": list(self.notes),
             "quality": [quality_dict(row) for row in self.quality],
             "layers": {
                 name: [dataclasses.asdict(layer) for layer in rows] for name, rows in self.layers.items()
@@ -97,12 +105,19 @@ class Validation:
         return layer_table
 
 
-def validate(path: Path, *, layers: bool = True, progress: Progress | None = None) -> Validation:
+def validate(
+    path: Path,
+    *,
+    layers: bool = True,
+    connection: Connection | None = None,
+    progress: Progress | None = None,
+) -> Validation:
     """Run every artifact of a bundle in its engine on the goldens.
 
     Args:
         path: The bundle.
         layers: Also compare layer by layer; this lowers every layer on its own.
+        connection: Also run the artifacts in their native runners there.
         progress: Is told of each step.
 
     Raises:
@@ -110,6 +125,7 @@ def validate(path: Path, *, layers: bool = True, progress: Progress | None = Non
         InvalidManifestError: The manifest or the program is damaged.
         AlteredFileError: A file is not the one that was built.
         EngineFailedError: An engine rejects an artifact.
+        RunnerFailedError: A native runner crashed.
     """
     progress = progress or QuietProgress()
     bundle = load_bundle(path)
@@ -119,14 +135,16 @@ def validate(path: Path, *, layers: bool = True, progress: Progress | None = Non
     exported = read_program(bundle.read(PROGRAM), bundle.read(CONSTANTS), path / PROGRAM)
     _check_signature(bundle, exported)
     samples, float_outputs = _goldens(bundle)
-    artifacts = [
-        Loadable(format=item.format, engine=item.engine, data=bundle.read(item.path))
+    precise = needs_precise_host(target)
+    runs = [
+        in_python(item.format, item.engine, bundle.read(item.path), precise=precise)
         for item in bundle.artifacts
     ]
-    precise = needs_precise_host(target)
-    quality = evaluate(
-        exported, artifacts, samples, float_outputs, target.validation, progress, precise=precise
-    )
+    notes: list[str] = []
+    if connection is not None:
+        native, notes = _native_runs(bundle, connection, precise, progress)
+        runs += native
+    quality = evaluate(exported, runs, samples, float_outputs, settings=target.validation, progress=progress)
     checks: dict[str, tuple[LayerResult, ...]] = {}
     if layers and bundle.manifest.precision == "int8":
         checks = {
@@ -135,7 +153,33 @@ def validate(path: Path, *, layers: bool = True, progress: Progress | None = Non
             )
             for item in bundle.artifacts
         }
-    return Validation(bundle=str(path), samples=len(samples), quality=quality, layers=checks)
+    return Validation(
+        bundle=str(path), samples=len(samples), quality=quality, layers=checks, notes=tuple(notes)
+    )
+
+
+def _native_runs(
+    bundle: Bundle, connection: Connection, precise: bool, progress: Progress
+) -> tuple[list[ArtifactRun], list[str]]:
+    """Return the artifacts' runs over a connection, and why some have none."""
+    runs, notes = [], []
+    for item in bundle.artifacts:
+        if not runs_on(item.engine, connection.platform):
+            reason = f"{item.engine} has no native library for {connection.platform}"
+            notes.append(f"{item.format}: not run on {connection.description}: {reason}")
+            continue
+        built_runner(item.engine, connection.platform, progress)  # before the run's own progress
+        runs.append(
+            over_connection(
+                item.format,
+                item.engine,
+                bundle.path / item.path,
+                item.sha256,
+                connection,
+                precise=precise and connection.platform == "host",
+            )
+        )
+    return runs, notes
 
 
 def _check_formats(bundle: Bundle, target: Target) -> None:

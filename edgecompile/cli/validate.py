@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from edgecompile.cli.options import json_option, traceback_option
-from edgecompile.errors import ValidationFailedError
+from edgecompile.errors import UsageError, ValidationFailedError
 
 
 @click.command("validate")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option(
-    "--on", "connection", type=click.Choice(["host"]), default="host", help="Where to run. Default: host."
+    "--on",
+    "place",
+    type=click.Choice(["host", "emulator"]),
+    help="Also run the artifacts in their native runners: on this machine, or emulated arm64.",
 )
+@click.option("--device", metavar="NAME", help="The device that the emulator plays.")
+@click.option("--cpu", metavar="MODEL", help="Or the CPU model, as QEMU names it. Default: cortex-a76.")
 @click.option("--no-layers", is_flag=True, help="Skip the comparison of single layers, the slow part.")
 @json_option
 @traceback_option
-def command(bundle: Path, connection: str, no_layers: bool, as_json: bool) -> None:
+def command(
+    *,
+    bundle: Path,
+    place: str | None,
+    device: str | None,
+    cpu: str | None,
+    no_layers: bool,
+    as_json: bool,
+) -> None:
     """Run the artifacts of BUNDLE and compare them with the reference."""
+    if place is None and (device or cpu):
+        raise UsageError("--device and --cpu need --on emulator")
     from edgecompile.cli.output import print_json
     from edgecompile.cli.show_progress import shown_progress
+    from edgecompile.connect import connect
     from edgecompile.validate import validate
 
-    with shown_progress() as progress:
-        validation = validate(bundle, layers=not no_layers, progress=progress)
+    with shown_progress() as progress, ExitStack() as stack:
+        connection = stack.enter_context(connect(place, device=device, cpu=cpu)) if place else None
+        validation = validate(bundle, layers=not no_layers, connection=connection, progress=progress)
     if as_json:
         print_json(validation.to_dict())
     else:
