@@ -20,7 +20,7 @@ help: ## show this list
 
 setup: $(READY) ## install everything into .venv (the others do it when needed)
 
-demo: $(READY) ## compile and validate MobileNetV2 and a digits network for android-arm64
+demo: $(READY) $(SYSTEM) ## compile and validate MobileNetV2 and a digits network for android-arm64
 	@PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh
 
 test: $(READY) $(SYSTEM) ## run the tests (two processes)
@@ -52,7 +52,7 @@ $(READY): pyproject.toml constraints.txt examples/requirements.txt | $(BIN)/pip
 	$(BIN)/python -m pip install -q --no-deps -r examples/requirements.txt
 	@touch $@
 
-# The runner's tests cross-compile and emulate arm64; without these packages they skip and say so.
+# The demo and the runner's tests cross-compile and emulate arm64; without these packages they skip and say so.
 $(SYSTEM): Makefile | $(READY)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo 'installing the arm64 compiler and emulator'; \

@@ -15,4 +15,10 @@ for model in mobilenet_v2 digits; do
     --calibration "$source:calibration" --evaluation "$source:evaluation" --output "build/$model"
   step edgecompile validate "build/$model/android-arm64"
   step edgecompile inspect "build/$model/android-arm64"
+  # The arm64 runner needs a cross compiler and QEMU: `make demo` installs both where it may.
+  if command -v qemu-aarch64 aarch64-linux-gnu-g++ >/dev/null; then
+    step edgecompile validate "build/$model/android-arm64" --no-layers --on emulator --device pixel-6
+  else
+    printf '\n(no cross compiler or QEMU for arm64: the emulator is left out)\n'
+  fi
 done
