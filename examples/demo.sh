@@ -16,7 +16,7 @@ for model in mobilenet_v2 digits; do
   step edgecompile validate "build/$model/android-arm64"
   step edgecompile inspect "build/$model/android-arm64"
   # The arm64 runner needs a cross compiler and QEMU: `make demo` installs both where it may.
-  if command -v qemu-aarch64 aarch64-linux-gnu-g++ >/dev/null; then
+  if command -v qemu-aarch64 >/dev/null && command -v aarch64-linux-gnu-g++ >/dev/null; then
     step edgecompile validate "build/$model/android-arm64" --no-layers --on emulator --device pixel-6
   else
     printf '\n(no cross compiler or QEMU for arm64: the emulator is left out)\n'
