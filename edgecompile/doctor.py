@@ -8,11 +8,13 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 _BUILD = "`build` and `validate` do not work"
-_RUNNERS = "native runners cannot be built; `build`, and `validate --on host`, work"
+_RUNNERS = "native runners cannot be built; `build`, and `validate` without --on, work"
+_EMULATOR = "`validate --on emulator` does not work"
 _DISK_BYTES = 2 * 2**30
 
 
@@ -49,7 +51,9 @@ def examine() -> tuple[Check, ...]:
         _essential("python", python, needs_python),
         *(_library(requirement) for requirement in requirements),
         _compiler(),
-        _tool("cmake", ">=3.28"),
+        _tool("cmake", ">=3.28", _RUNNERS),
+        _tool("aarch64-linux-gnu-g++", "", _EMULATOR),
+        _tool("qemu-aarch64", "", _EMULATOR),
         _disk(),
     )
 
@@ -98,12 +102,15 @@ def _compiler() -> Check:
     )
 
 
-def _tool(name: str, needed: str) -> Check:
-    line = _version_line(name) if shutil.which(name) else "-"
+def _tool(name: str, needed: str, note: str) -> Check:
+    # pip puts cmake beside the interpreter, which need not be on the PATH.
+    beside = Path(sys.executable).with_name(name)
+    tool = str(beside) if beside.exists() else shutil.which(name)
+    line = _version_line(tool) if tool else "-"
     version = re.search(r"\d+(\.\d+)+", line)
     found = version[0] if version else line
     present = version is not None and satisfies(found, needed)
-    return Check(name=name, found=found, needed=needed, ok=present, essential=False, note=_RUNNERS)
+    return Check(name=name, found=found, needed=needed, ok=present, essential=False, note=note)
 
 
 def _version_line(tool: str) -> str:
