@@ -68,7 +68,7 @@ def test_version_and_bare_call(capsys):
         (["build"], "Missing argument 'MODEL'", "`edgecompile build --help`"),
         (["build", "x", "--target"], "Option '--target' requires an argument", "build --help"),
         (["build", "x", "--precision", "int4"], "'int4' is not one of 'int8', 'fp32'", "build --help"),
-        (["validate", "x", "--on", "adb"], "'adb' is not 'host'", "validate --help"),
+        (["validate", "x", "--on", "adb"], "'adb' is not one of 'host', 'emulator'", "validate --help"),
         (["targets", "a", "b"], "unexpected extra argument", "targets --help"),
     ],
 )
@@ -149,15 +149,16 @@ def test_plan_builds_nothing(model, stub, capsys):
 def test_validate_prints_the_table_and_fails(stub, capsys):
     seen = {}
 
-    def validate(path, *, layers, progress):
-        seen.update(path=path, layers=layers)
+    def validate(path, *, layers, connection, progress):
+        seen.update(path=path, layers=layers, connection=connection)
         return SimpleNamespace(passed=seen["path"].name == "good", text=lambda: "table", to_dict=dict)
 
     stub("edgecompile.validate", "validate", validate)
     assert main(["validate", "good", "--on", "host"]) == 0
     assert seen["layers"] is True
+    assert seen["connection"].platform == "host"
     assert main(["validate", "bad", "--no-layers"]) == 4
-    assert seen["layers"] is False
+    assert (seen["layers"], seen["connection"]) == (False, None)
     printed = capsys.readouterr()
     assert printed.out == "table\ntable\n"
     assert printed.err.startswith("error[validation-failed]: 'bad'")
