@@ -111,12 +111,7 @@ class _Printer:
         self._exported = program.exported
         self._constants = constants_of(program.exported)
         self._layers = {layer.output: layer for layer in quantized_layers(program.exported)}
-        self._inside = {
-            part
-            for layer in self._layers.values()
-            for part in (layer.padding, layer.compute, layer.clamp)
-            if part is not None
-        }
+        self._inside = {node for layer in self._layers.values() for node in layer.nodes}
         self._lines: list[str] = []
 
     def source(self) -> str:

@@ -88,6 +88,11 @@ class QuantizedLayer:
         return self.compute.name
 
     @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that compute in float between the dequantize nodes and the quantize node, in order."""
+        return tuple(node for node in (self.padding, self.compute, self.clamp) if node is not None)
+
+    @property
     def kind(self) -> str:
         """The computing operator's short name, `conv2d`."""
         return operator_name(self.compute)

@@ -54,10 +54,7 @@ class Reference:
         self._input_names = user_input_names(exported)
         self._arithmetic: Arithmetic = arithmetic
         self._layer_at = {layer.output: layer for layer in self.layers}
-        inside: set[Node] = set()
-        for layer in self.layers:
-            inside.update(part for part in (layer.padding, layer.compute, layer.clamp) if part is not None)
-        self._skipped = inside
+        self._skipped = {node for layer in self.layers for node in layer.nodes}
 
     def run(
         self,

@@ -114,9 +114,7 @@ def _in_float(exported: ExportedProgram, names: list[str], declined: dict[str, s
         names: What its computing nodes were called when they were annotated.
         declined: The reasons by those names.
     """
-    inside: set[Node] = set()
-    for layer in quantized_layers(exported):
-        inside.update(part for part in (layer.padding, layer.compute, layer.clamp) if part is not None)
+    inside = {node for layer in quantized_layers(exported) for node in layer.nodes}
     rows = []
     nodes = _computing(exported.graph)
     if len(nodes) != len(names):  # The conversion computed something once and for all.
