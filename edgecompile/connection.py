@@ -22,8 +22,13 @@ class Connection(Protocol):
     platform: Platform
     description: str
 
-    def push(self, files: Mapping[str, Path]) -> None:
-        """Put files into the folder, by their names there; what is already there is not sent again."""
+    def push(self, files: Mapping[str, Path], *, keep: bool = False) -> None:
+        """Put files into the folder, by their names there; what is already there is not sent again.
+
+        Args:
+            files: Name there -> file here.
+            keep: They may stay there for the next connection, which then need not send them.
+        """
         ...
 
     def run(self, argv: Sequence[str], timeout_seconds: float) -> Completed:
@@ -44,7 +49,7 @@ class Connection(Protocol):
         ...
 
     def close(self) -> None:
-        """Remove what was pushed and written there."""
+        """Remove what was written and pushed there, but for what may be kept."""
         ...
 
     def __enter__(self) -> Self:

@@ -101,9 +101,9 @@ def run_artifact(
             name = f"{token}_expected_{index}.raw"
             (folder / name).write_bytes(raw_bytes(tensor))
             options += ["--expect", name]
-        connection.push({path.name: path for path in (runner.binary, *runner.libraries)})
+        connection.push(runner.files, keep=True)
         connection.push({path.name: path for path in folder.iterdir()} | {model: artifact})
-        completed = connection.run([runner.binary.name, *options], timeout_seconds)
+        completed = connection.run([*runner.command, *options], timeout_seconds)
         where = f"{artifact.name} on {connection.description}"
         if completed.timed_out:
             raise RunnerTimedOutError(

@@ -24,11 +24,12 @@ class RunnerFiles:
     """A runner that is built.
 
     Attributes:
-        libraries: The engine's, each under the name that the runner loads it by.
+        files: What must lie in one folder where it runs: name there -> file here.
+        command: How it is started in that folder; its options follow.
     """
 
-    binary: Path
-    libraries: tuple[Path, ...]
+    files: dict[str, Path]
+    command: tuple[str, ...]
 
 
 def built_runner(engine: str, platform: Platform, progress: Progress) -> RunnerFiles:
@@ -55,9 +56,8 @@ def built_runner(engine: str, platform: Platform, progress: Progress) -> RunnerF
         progress.finish()
 
     folder = kept(f"runners/{engine}-{platform}-{made_from}", make)
-    return RunnerFiles(
-        binary=folder / name, libraries=tuple(folder / alias for alias in sorted(libraries.libraries))
-    )
+    names = [name, *sorted(libraries.libraries)]
+    return RunnerFiles(files={name: folder / name for name in names}, command=(name,))
 
 
 def _sources() -> bytes:

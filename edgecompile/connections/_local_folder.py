@@ -18,7 +18,7 @@ class LocalFolder:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="edgecompile-"))
 
-    def push(self, files: Mapping[str, Path]) -> None:
+    def push(self, files: Mapping[str, Path], *, keep: bool = False) -> None:
         """Link files into the folder, by their names there."""
         for name, path in files.items():
             link = self.folder / name

@@ -170,8 +170,8 @@ def test_a_time_limit_ends_the_whole_process_group(tmp_path: Path):
 def test_the_command_line(arguments, code, exit_code):
     runner = built_runner("executorch", "host", QuietProgress())
     with Host() as host:
-        host.push({path.name: path for path in (runner.binary, *runner.libraries)})
-        done = host.run([runner.binary.name, *arguments], 30)
+        host.push(runner.files, keep=True)
+        done = host.run([*runner.command, *arguments], 30)
     assert done.exit_code == exit_code
     assert f'"code": "{code}"' in done.stdout
     assert f"error[{code}]" in done.stderr

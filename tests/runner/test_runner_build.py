@@ -66,12 +66,13 @@ def test_each_missing_tool_is_named_with_its_package(tools):
 
 def test_a_build_is_kept(host_tools):
     first = built_runner("executorch", "host", QuietProgress())
-    written = first.binary.stat().st_mtime_ns
+    binary = first.files["edgecompile-run-executorch"]
+    written = binary.stat().st_mtime_ns
     again = built_runner("executorch", "host", QuietProgress())
     assert again == first
-    assert again.binary.stat().st_mtime_ns == written
-    assert all(library.exists() for library in again.libraries)
-    assert first.binary.stat().st_size < 200_000
+    assert binary.stat().st_mtime_ns == written
+    assert all(file.exists() for file in again.files.values())
+    assert binary.stat().st_size < 200_000
 
 
 def test_a_source_that_does_not_compile_is_shown_and_nothing_kept(
