@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edgecompile.connection import Connection
 from edgecompile.device import load_device
 from edgecompile.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgecompile.connections.emulator import Emulator
 
 
 def connect(name: str, *, device: str | None = None, cpu: str | None = None) -> Connection:
@@ -21,15 +26,33 @@ def connect(name: str, *, device: str | None = None, cpu: str | None = None) -> 
     """
     if name != "emulator" and (device or cpu):
         raise UsageError(f"--device and --cpu choose what the emulator plays, not '{name}'")
-    if device and cpu:
-        raise UsageError("--device and --cpu say the same thing twice", hint="leave one of them out")
     if name == "host":
         from edgecompile.connections.host import Host
 
         return Host()
+    return _emulator(device, cpu, counting=False)
+
+
+def counting_emulator(*, device: str | None = None, cpu: str | None = None) -> Emulator:
+    """Open the emulator so that it counts instructions.
+
+    Of a device it shows only the fastest kind of core: engines choose their kernels by the core that they
+    happen to start on, which is not the emulator's to say.
+
+    Raises:
+        UsageError: Both a device and a CPU.
+        ToolMissingError: The emulator is not installed, or takes no plugins.
+    """
+    return _emulator(device, cpu, counting=True)
+
+
+def _emulator(device: str | None, cpu: str | None, *, counting: bool) -> Emulator:
     from edgecompile.connections.emulator import DEFAULT_CPU, Emulator
 
+    if device and cpu:
+        raise UsageError("--device and --cpu say the same thing twice", hint="leave one of them out")
     if device is None:
-        return Emulator(cpu or DEFAULT_CPU)
+        return Emulator(cpu or DEFAULT_CPU, counting=counting)
     profile = load_device(device)
-    return Emulator(profile.emulator.cpu, profile.cpuinfo_text())
+    core = profile.shown_clusters[-1].core if counting and profile.shown_clusters else None
+    return Emulator(profile.emulator.cpu, profile.cpuinfo_text(core), counting=counting)

@@ -44,6 +44,7 @@ def run_artifact(
     threads: int = 1,
     warmup: int = 1,
     iterations: int = 10,
+    seconds: float | None = None,
     cpus: Sequence[int] = (),
     precise: bool = False,
     expected: Sequence[Sequence[torch.Tensor]] = (),
@@ -64,6 +65,7 @@ def run_artifact(
         threads: Of the engine.
         warmup: Runs before the timed ones.
         iterations: Timed runs; 0 for the outputs alone.
+        seconds: Instead of a number of iterations, how long they go on.
         cpus: The CPUs that it may run on; all, if empty.
         precise: Ask for exact integer sums where the CPU's default saturates.
         expected: For each sample the outputs that the runner itself compares.
@@ -85,7 +87,8 @@ def run_artifact(
     token = secrets.token_hex(4)  # a report or output of another run must never be taken for this one's
     model, report = f"{token}_model{artifact.suffix}", f"{token}_report.json"
     options = ["--model", model, "--sha256", sha256, "--report", report, "--output-dir", "."]
-    options += ["--threads", str(threads), "--warmup", str(warmup), "--iterations", str(iterations)]
+    options += ["--threads", str(threads), "--warmup", str(warmup)]
+    options += ["--seconds", repr(seconds)] if seconds else ["--iterations", str(iterations)]
     options += ["--samples", str(len(samples)), "--tolerance", repr(tolerance)]
     options += ["--cpus", ",".join(map(str, cpus))] if cpus else []
     options += ["--min-sqnr-db", repr(min_sqnr_db)] if min_sqnr_db is not None else []

@@ -37,12 +37,25 @@ def find_toolchain(platform: Platform) -> Toolchain:
     Raises:
         ToolMissingError: CMake, a compiler or a build program is missing or too old.
     """
-    # pip puts cmake and ninja beside the interpreter, which need not be on the PATH.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    path = _search_path()
     compiler = _compiler(platform, path)
     environment = {**os.environ, "PATH": path, "CMAKE_GENERATOR": _generator(path), "CXX": compiler}
     version = next(iter(_output(compiler, "--version").splitlines()), "")
     return Toolchain(cmake=_cmake(path), compiler=f"{compiler} {version}", environment=environment)
+
+
+def host_compiler() -> str:
+    """Return the C++ compiler for this machine.
+
+    Raises:
+        ToolMissingError: There is none.
+    """
+    return _compiler("host", _search_path())
+
+
+def _search_path() -> str:
+    # pip puts cmake and ninja beside the interpreter, which need not be on the PATH.
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
 
 
 def _cmake(path: str) -> str:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from rich.table import Table
 from torch.export import ExportedProgram
 
-from edgecompile.artifact import MANIFEST, Bundle, TensorEntry, load_bundle
+from edgecompile.artifact import MANIFEST, Bundle, load_bundle
 from edgecompile.artifact_run import ArtifactRun, in_python, over_connection
-from edgecompile.bundle_writer import CONSTANTS, GOLDENS, PROGRAM, golden_name
+from edgecompile.bundle_writer import CONSTANTS, PROGRAM
 from edgecompile.connection import Connection
-from edgecompile.dataset import Sample
 from edgecompile.emitter import load_emitter
 from edgecompile.engine_libraries import runs_on
 from edgecompile.errors import InvalidManifestError
 from edgecompile.evaluate import Quality, evaluate, needs_precise_host
+from edgecompile.goldens import read_goldens
 from edgecompile.layer_check import LayerResult, check_layers
 from edgecompile.program_file import read_program
 from edgecompile.progress import Progress, QuietProgress
@@ -134,7 +131,7 @@ def validate(
     _check_formats(bundle, target)
     exported = read_program(bundle.read(PROGRAM), bundle.read(CONSTANTS), path / PROGRAM)
     _check_signature(bundle, exported)
-    samples, float_outputs = _goldens(bundle)
+    samples, float_outputs = read_goldens(bundle)
     precise = needs_precise_host(target)
     runs = [
         in_python(item.format, item.engine, bundle.read(item.path), precise=precise)
@@ -202,35 +199,3 @@ def _check_signature(bundle: Bundle, exported: ExportedProgram) -> None:
                 expected="\n".join(map(str, own)),
                 found="\n".join(map(str, entries)),
             )
-
-
-def _goldens(bundle: Bundle) -> tuple[list[Sample], list[tuple[torch.Tensor, ...]]]:
-    manifest = bundle.manifest
-    samples, outputs = [], []
-    for index in range(manifest.goldens):
-        inputs = tuple(_read_golden(bundle, index, "input", entry) for entry in manifest.inputs)
-        samples.append(Sample(inputs=inputs, label=None))
-        outputs.append(tuple(_read_golden(bundle, index, "float", entry) for entry in manifest.outputs))
-    return samples, outputs
-
-
-def _read_golden(bundle: Bundle, index: int, kind: str, entry: TensorEntry) -> torch.Tensor:
-    file = f"{GOLDENS}/{golden_name(index, kind, entry.name)}"
-    try:
-        array = np.load(io.BytesIO(bundle.read(file)), allow_pickle=False)
-        tensor = torch.from_numpy(array)
-    except (ValueError, TypeError, EOFError, SyntaxError, MemoryError) as error:
-        raise InvalidManifestError(
-            f"the golden {file!r} is no array: {error}", where=str(bundle.path)
-        ) from error
-    sizes = zip(entry.shape, tensor.shape, strict=False)
-    fits = tensor.dim() == len(entry.shape) and all(size in (None, actual) for size, actual in sizes)
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if not fits or dtype != entry.dtype:
-        raise InvalidManifestError(
-            f"the golden {file!r} does not fit {entry.name!r}",
-            where=str(bundle.path),
-            expected=f"{entry.dtype} {list(entry.shape)}",
-            found=f"{dtype} {list(tensor.shape)}",
-        )
-    return tensor

@@ -17,12 +17,14 @@ from edgecompile.connections._local_folder import LocalFolder
 from edgecompile.device import Cluster, processor_text
 from edgecompile.engine_libraries import Platform
 from edgecompile.errors import ToolMissingError, UnknownCpuError
+from edgecompile.instruction_count import Instructions, counting_plugin, read_counts
 from edgecompile.process import Completed, run_process
 
 DEFAULT_CPU = "cortex-a76"
 
 _LIBRARIES = Path("/usr/aarch64-linux-gnu/lib")
 _CORES = 4
+_COUNTS = "instructions.txt"
 
 # The parts (MIDR_EL1) of the Arm cores that QEMU emulates.
 _PARTS = {
@@ -41,28 +43,42 @@ class Emulator(LocalFolder):
     Args:
         cpu: QEMU's name of the core.
         cpuinfo: The text of /proc/cpuinfo that the runner sees; by default that of the core.
+        counting: Whether each run's instructions are counted, for `instructions`.
 
     Raises:
-        ToolMissingError: QEMU, or the C library for arm64, is not installed.
+        ToolMissingError: QEMU, or the C library for arm64, is not installed, or nothing to count with.
         UnknownCpuError: QEMU knows no such core.
     """
 
     platform: Platform = "linux-arm64"
 
-    def __init__(self, cpu: str = DEFAULT_CPU, cpuinfo: str | None = None) -> None:
+    def __init__(self, cpu: str = DEFAULT_CPU, cpuinfo: str | None = None, *, counting: bool = False) -> None:
         self.qemu = _find_qemu()
         _check_cpu(self.qemu, cpu)
         self.cpu = cpu
         self.description = f"emulator ({cpu})"
         self.root = _system_root(cpuinfo if cpuinfo is not None else cpuinfo_of(cpu))
+        self.plugin = counting_plugin(self.qemu) if counting else None
         super().__init__()
 
     def run(self, argv: Sequence[str], timeout_seconds: float) -> Completed:
         """Run a pushed program in the folder."""
         program, *arguments = argv
         command = [self.qemu, "-cpu", self.cpu, "-L", str(self.root)]
+        if self.plugin:
+            (self.folder / _COUNTS).unlink(missing_ok=True)
+            command += ["-plugin", f"{self.plugin},out={self.folder / _COUNTS}"]
         command += ["-E", f"LD_LIBRARY_PATH={self.folder}", str(self.folder / program), *arguments]
         return run_process(command, timeout_seconds=timeout_seconds, folder=self.folder)
+
+    def instructions(self) -> Instructions:
+        """Return what the last run executed.
+
+        Raises:
+            RunnerFailedError: It did not get to its timed iterations, or nothing was counted.
+        """
+        counts = self.folder / _COUNTS
+        return read_counts(counts.read_text() if counts.exists() else "", self.description)
 
 
 def cpuinfo_of(cpu: str) -> str:
