@@ -1,5 +1,6 @@
 // ONNX Runtime: runs .onnx files on its CPU provider.
 #include <cstdio>
+#include <cstdlib>
 
 #include "engine.h"
 #include "onnxruntime_api.h"
@@ -38,6 +39,9 @@ class OnnxruntimeEngine final : public Engine {
     api_ = OrtGetApiBase()->api(ort::version);
     if (api_ == nullptr) return {"load-failed", "this ONNX Runtime is too old"};
     trace_path_ = options.trace_path;
+    // Its official builds send usage data from a thread of their own: not from here, and not while we
+    // measure.
+    setenv("ORT_DISABLE_TELEMETRY", "1", 1);
     env_ = {nullptr, api_->release_env};
     session_ = {nullptr, api_->release_session};
     memory_ = {nullptr, api_->release_memory_info};
