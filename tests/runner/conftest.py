@@ -14,6 +14,7 @@ from torch import nn
 
 from edgecompile.artifact import sha256
 from edgecompile.capture import capture
+from edgecompile.cli.main import main
 from edgecompile.connections.emulator import Emulator
 from edgecompile.dataset import Dataset, Sample
 from edgecompile.emitter import load_emitter
@@ -119,3 +120,38 @@ def emulator() -> Callable[..., Emulator]:
     except ToolMissingError as error:
         pytest.skip(f"{error.message} ({error.lines.get('hint')})")
     return Emulator
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    depthwise = nn.Conv2d(8, 8, 3, groups=8)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU6(), depthwise, nn.Flatten(), nn.LazyLinear(5))
+    net(torch.rand(1, 3, 16, 16))
+    return net, (torch.rand(1, 3, 16, 16),)
+
+def pictures():
+    torch.manual_seed(1)
+    return [torch.rand(3, 16, 16) for _ in range(10)]
+"""
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of another small network, in three formats, made once for all tests of a process."""
+    folder = tmp_path_factory.mktemp("bundle")
+    file = folder / "small.py"
+    file.write_text(NETWORK)
+    arguments = [
+        "build",
+        f"{file}:make",
+        "--calibration",
+        f"{file}:pictures",
+        "--output",
+        str(folder / "out"),
+    ]
+    assert main([*arguments, "--device", "pixel-6"]) == 0
+    return folder / "out" / "android-arm64"
