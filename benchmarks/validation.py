@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ def measure(name: str, folder: Path, images: int) -> dict[str, Any]:
         key: len(load_emitter(value.emitter).emit(keep_float(rewritten), value).data)
         for key, value in target.emit.items()
     }
-    runs = [in_python(key, item.engine, item.data, precise=True) for key, item in emitted.items()]
+    place = partial(in_python, precise=True)
+    runs = [place(key, item.engine, item.data) for key, item in emitted.items()]
     with torch.no_grad():
         float_outputs = run_float(captured.exported, samples)
     quality = evaluate(
@@ -100,7 +102,7 @@ def measure(name: str, folder: Path, images: int) -> dict[str, Any]:
     }
     for key, settings in target.emit.items():
         started = time.perf_counter()
-        results = check_layers(program.exported, settings, samples, target.validation, progress)
+        results = check_layers(program.exported, settings, samples, target.validation, progress, place=place)
         document["layers"][key] = summary(results) | {"seconds": time.perf_counter() - started}
     return document
 

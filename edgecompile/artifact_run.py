@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecompile.compare import Outputs
+import torch
+
+from edgecompile.artifact import sha256
 from edgecompile.connection import Connection
-from edgecompile.dataset import Sample
 from edgecompile.engine import load_engine
-from edgecompile.progress import Progress
 from edgecompile.run_artifact import run_artifact
+
+Inputs = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,52 +23,59 @@ class ArtifactRun:
 
     Attributes:
         name: The row's name: "pte", or "pte on emulator (cortex-a76)".
+        format: Of the artifact.
         engine: What executes it.
-        run: Gives one tuple of outputs a sample.
+        native: Whether it runs in a native runner, not in Python.
+        run: Gives one tuple of outputs for each tuple of inputs, in order.
     """
 
     name: str
+    format: str
     engine: str
-    run: Callable[[Sequence[Sample], Progress], Outputs]
+    native: bool
+    run: Callable[[Iterable[Inputs]], Iterator[Inputs]]
 
 
-def in_python(artifact_format: str, engine_name: str, data: bytes, *, precise: bool) -> ArtifactRun:
-    """Run in the engine's Python runtime, in this process."""
+Place = Callable[[str, str, bytes], ArtifactRun]
+"""Takes an artifact's format, its engine and its bytes there."""
 
-    def run(samples: Sequence[Sample], progress: Progress) -> Outputs:
-        session = load_engine(engine_name).load(data, precise=precise)
-        outputs = []
-        for sample in samples:
-            outputs.append(session.run(sample.inputs))
-            progress.advance()
-        return outputs
 
-    return ArtifactRun(name=artifact_format, engine=engine_name, run=run)
+def in_python(artifact_format: str, engine: str, data: bytes, *, precise: bool) -> ArtifactRun:
+    """Run in the engine's Python runtime, in this process, one sample after another."""
+
+    def run(samples: Iterable[Inputs]) -> Iterator[Inputs]:
+        session = load_engine(engine).load(data, precise=precise)
+        return (session.run(inputs) for inputs in samples)
+
+    return ArtifactRun(name=artifact_format, format=artifact_format, engine=engine, native=False, run=run)
 
 
 def over_connection(
-    artifact_format: str,
-    engine_name: str,
-    file: Path,
-    sha256: str,
-    connection: Connection,
-    *,
-    precise: bool,
+    artifact_format: str, engine: str, data: bytes, *, connection: Connection, precise: bool
 ) -> ArtifactRun:
-    """Run in the engine's native runner, where the connection leads."""
+    """Run in the engine's native runner, where the connection leads, all samples at once."""
 
-    def run(samples: Sequence[Sample], progress: Progress) -> Outputs:
-        measured = run_artifact(
-            file,
-            sha256,
-            [sample.inputs for sample in samples],
-            connection,
-            engine=engine_name,
-            precise=precise,
-            warmup=0,
-            iterations=0,
-        )
-        progress.advance(len(samples))
-        return measured.outputs
+    def run(samples: Iterable[Inputs]) -> Iterator[Inputs]:
+        own_form = load_engine(engine).precise_form(data) if precise else data
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"model.{artifact_format}"
+            file.write_bytes(own_form)
+            measured = run_artifact(
+                file,
+                sha256(own_form),
+                list(samples),
+                connection,
+                engine=engine,
+                precise=precise,
+                warmup=0,
+                iterations=0,
+            )
+        return iter(measured.outputs)
 
-    return ArtifactRun(name=f"{artifact_format} on {connection.description}", engine=engine_name, run=run)
+    return ArtifactRun(
+        name=f"{artifact_format} on {connection.description}",
+        format=artifact_format,
+        engine=engine,
+        native=True,
+        run=run,
+    )

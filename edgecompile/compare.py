@@ -71,6 +71,13 @@ def accuracy(outputs: Outputs, labels: Sequence[int]) -> float:
     return sum(top1(got)[0] == label for got, label in zip(outputs, labels, strict=True)) / len(labels)
 
 
+def first_difference(outputs: Outputs, expected: Outputs) -> int | None:
+    """Return the first sample that has an output element which is not equal to the bit, or None."""
+    pairs = zip(outputs, expected, strict=True)
+    differing = (index for index, (got, wanted) in enumerate(pairs) if identical_share([got], [wanted]) < 1)
+    return next(differing, None)
+
+
 def identical_share(outputs: Outputs, expected: Outputs) -> float:
     """Return the share of output elements, 0 to 1, that are equal to the bit."""
     equal = total = 0

@@ -56,6 +56,11 @@ class Engine(Protocol):
         """
         ...
 
+    @staticmethod
+    def precise_form(data: bytes) -> bytes:
+        """Return an artifact as a native runner must load it where precise sums are asked for."""
+        ...
+
 
 def load_engine(name: str) -> type[Engine]:
     """Return an engine by name."""

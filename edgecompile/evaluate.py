@@ -9,13 +9,37 @@ import torch
 from torch.export import ExportedProgram
 
 from edgecompile.artifact_run import ArtifactRun
-from edgecompile.compare import Closeness, Outputs, accuracy, closeness, identical_share
+from edgecompile.compare import (
+    Closeness,
+    Outputs,
+    accuracy,
+    closeness,
+    first_difference,
+    identical_share,
+)
 from edgecompile.dataset import Sample
 from edgecompile.engine import load_engine
 from edgecompile.progress import Progress
 from edgecompile.quantize.arithmetic import Arithmetic
 from edgecompile.quantize.reference import Reference
 from edgecompile.target import Target, ValidationSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equality:
+    """How the outputs of a native run compare with the same artifact's in Python on this host.
+
+    Attributes:
+        name: The row of the artifact in Python.
+        identical: The share of output elements, 0 to 1, that are equal to the bit.
+        first_sample: The index of the first sample with one that is not; None where there is none.
+        max_abs_difference: The largest one.
+    """
+
+    name: str
+    identical: float
+    first_sample: int | None
+    max_abs_difference: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +52,7 @@ class Quality:
         reference: The same for the integer-exact reference in this engine's arithmetic; None for what is
             no artifact.
         identical: The share of output elements, 0 to 1, equal to that reference to the bit.
+        as_here: Of a native run only.
         accuracy: Top-1 on the labels, 0 to 1; None without labels.
         missed: The thresholds of the target that are missed, in words.
     """
@@ -37,6 +62,7 @@ class Quality:
     accuracy: float | None
     reference: Closeness | None = None
     identical: float | None = None
+    as_here: Equality | None = None
     missed: tuple[str, ...] = ()
 
 
@@ -74,7 +100,7 @@ def evaluate(
 
     Args:
         exported: The program that the artifacts were lowered from.
-        artifacts: What to run, and where.
+        artifacts: What to run, and where; native runs after those in Python.
         samples: Inputs, and labels where they are known.
         float_outputs: The model's own outputs for them.
         settings: The thresholds.
@@ -97,9 +123,15 @@ def evaluate(
         Quality(name="float", against_float=None, accuracy=task(float_outputs)),
         Quality(name="reference", against_float=base, accuracy=task(references["exact"])),
     ]
+    here: dict[str, tuple[str, Outputs]] = {}
     for artifact in artifacts:
         progress.start(f"run {artifact.name}", len(samples))
-        outputs = artifact.run(samples, progress)
+        outputs = []
+        for output in artifact.run(sample.inputs for sample in samples):
+            outputs.append(output)
+            progress.advance()
+        if not artifact.native:
+            here[artifact.format] = artifact.name, outputs
         arithmetic = load_engine(artifact.engine).arithmetic
         if arithmetic not in references:
             references[arithmetic] = run_reference(exported, samples, arithmetic)
@@ -111,12 +143,22 @@ def evaluate(
                 against_float=found,
                 reference=expected,
                 identical=identical_share(outputs, own),
+                as_here=_equality(outputs, *here[artifact.format]) if artifact.native else None,
                 accuracy=task(outputs),
                 missed=tuple(_missed(found, expected, len(samples), settings)),
             )
         )
         progress.finish(f"{found.sqnr_db:.1f} dB")
     return tuple(rows)
+
+
+def _equality(outputs: Outputs, name: str, expected: Outputs) -> Equality:
+    return Equality(
+        name=name,
+        identical=identical_share(outputs, expected),
+        first_sample=first_difference(outputs, expected),
+        max_abs_difference=closeness(outputs, expected).max_abs_error,
+    )
 
 
 def _missed(found: Closeness, reference: Closeness, samples: int, settings: ValidationSettings) -> list[str]:

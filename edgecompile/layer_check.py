@@ -7,6 +7,7 @@ an output of its own, and that program is lowered and run as the model itself wa
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
+from edgecompile.artifact_run import Inputs, Place
 from edgecompile.dataset import Sample
 from edgecompile.emitter import load_emitter
 from edgecompile.engine import load_engine
@@ -29,6 +31,8 @@ from edgecompile.quantize.layers import (
 )
 from edgecompile.quantize.reference import Reference, dequantize_tensor
 from edgecompile.target import EmitSettings, ValidationSettings
+
+_Seen = tuple[QuantizedLayer, tuple[torch.Tensor, ...], torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,15 +64,22 @@ def check_layers(
     settings: ValidationSettings,
     progress: Progress,
     *,
-    precise: bool = True,
+    place: Place,
 ) -> tuple[LayerResult, ...]:
     """Compare every quantized layer of a program with the reference in the engine of one format.
 
-    `precise` is that of `evaluate`.
+    Args:
+        exported: The program.
+        emitter_settings: Of the format.
+        samples: Inputs of the program.
+        settings: The thresholds.
+        progress: Is told of each sample.
+        place: Where the layers run.
 
     Raises:
         LoweringFailedError: The layers cannot be lowered on their own.
         EngineFailedError: The engine rejects them.
+        RunnerFailedError: A native runner crashed.
     """
     emitter = load_emitter(emitter_settings.emitter)
     engine = load_engine(emitter.engine)
@@ -76,14 +87,14 @@ def check_layers(
     if not reference.layers:
         return ()
     progress.start(f"lower the layers of {emitter.format} one by one")
-    exploded = explode(exported)
-    session = engine.load(emitter.emit(exploded, emitter_settings).data, precise=precise)
+    emitted = emitter.emit(explode(exported), emitter_settings)
     progress.finish(f"{len(reference.layers)} layers")
+    run = place(emitted.format, emitted.engine, emitted.data)
     tallies = [_Tally(layer, settings.max_step_error) for layer in reference.layers]
-    progress.start(f"compare the layers of {emitter.format}", len(samples))
-    for sample in samples:
-        seen = _observe(reference, sample)
-        outputs = session.run([value for layer, inputs, _ in seen for value in _real(layer, inputs)])
+    progress.start(f"compare the layers of {run.name}", len(samples))
+    # One after another: what all samples' layers read would not fit the memory.
+    fed, compared = itertools.tee(_observe(reference, sample) for sample in samples)
+    for outputs, seen in zip(run.run(_inputs(layers) for layers in fed), compared, strict=True):
         for tally, output, (_, _, expected) in zip(tallies, outputs, seen, strict=True):
             tally.add(output, expected)
         progress.advance()
@@ -93,14 +104,16 @@ def check_layers(
     return results
 
 
-def _observe(
-    reference: Reference, sample: Sample
-) -> list[tuple[QuantizedLayer, tuple[torch.Tensor, ...], torch.Tensor]]:
+def _observe(reference: Reference, sample: Sample) -> list[_Seen]:
     """Return every layer with its int8 inputs and output, in order."""
-    seen: list[tuple[QuantizedLayer, tuple[torch.Tensor, ...], torch.Tensor]] = []
+    seen: list[_Seen] = []
     with torch.no_grad():
         reference.run(sample.inputs, lambda layer, inputs, output: seen.append((layer, inputs, output)))
     return seen
+
+
+def _inputs(seen: Sequence[_Seen]) -> Inputs:
+    return tuple(value for layer, inputs, _ in seen for value in _real(layer, inputs))
 
 
 class _Tally:

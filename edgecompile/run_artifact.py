@@ -67,7 +67,8 @@ def run_artifact(
         iterations: Timed runs; 0 for the outputs alone.
         seconds: Instead of a number of iterations, how long they go on.
         cpus: The CPUs that it may run on; all, if empty.
-        precise: Ask for exact integer sums where the CPU's default saturates.
+        precise: Ask for exact integer sums where the CPU's default saturates; the artifact must be the
+            engine's `precise_form`.
         expected: For each sample the outputs that the runner itself compares.
         min_sqnr_db: What such a comparison must reach; None compares absolute differences.
         tolerance: The largest absolute difference that passes.

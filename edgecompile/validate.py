@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from rich.table import Table
 from torch.export import ExportedProgram
 
 from edgecompile.artifact import MANIFEST, Bundle, load_bundle
-from edgecompile.artifact_run import ArtifactRun, in_python, over_connection
+from edgecompile.artifact_run import ArtifactRun, Place, in_python, over_connection
 from edgecompile.bundle_writer import CONSTANTS, PROGRAM
 from edgecompile.connection import Connection
 from edgecompile.emitter import load_emitter
@@ -35,7 +37,8 @@ class Validation:
 
     Attributes:
         quality: End to end, one row a program or artifact.
-        layers: Layer by layer, for each format; empty where it was skipped or nothing is quantized.
+        layers: Layer by layer, for each artifact in Python, and for each native run that differs from it;
+            empty where it was skipped or nothing is quantized.
         notes: What could not be run where it was wanted, and why.
     """
 
@@ -59,6 +62,7 @@ class Validation:
         ]
         if self.layers:
             parts += ["layer by layer, fed with the reference's own inputs\n", render(self._layer_table())]
+        parts += [f"  {self._beside_here(row)}\n" for row in self.quality if row.as_here is not None]
         parts += [f"  {note}\n" for note in self.notes]
         parts += [f"  {row.name}: {text}\n" for row in self.quality for text in row.missed]
         parts += [
@@ -82,6 +86,21 @@ class Validation:
                 name: [dataclasses.asdict(layer) for layer in rows] for name, rows in self.layers.items()
             },
         }
+
+    def _beside_here(self, row: Quality) -> str:
+        """Say how a native run compares with this host, and where a difference begins."""
+        found = row.as_here
+        assert found is not None
+        if found.first_sample is None:
+            return f"{row.name}: all outputs are those of {found.name} on this host, bit for bit"
+        text = (
+            f"{row.name}: {found.identical:.3%} of the output elements are those of {found.name} on this "
+            f"host, the largest difference is {found.max_abs_difference:.3g}"
+        )
+        if row.name not in self.layers:
+            return text
+        there, here = (_first_difference(self.layers[name]) for name in (row.name, found.name))
+        return f"{text}\n    layers that are not as the reference: there {there}, on this host {here}"
 
     def _layer_table(self) -> Table:
         layer_table = table(
@@ -133,30 +152,47 @@ def validate(
     _check_signature(bundle, exported)
     samples, float_outputs = read_goldens(bundle)
     precise = needs_precise_host(target)
-    runs = [
-        in_python(item.format, item.engine, bundle.read(item.path), precise=precise)
-        for item in bundle.artifacts
-    ]
+    here: Place = partial(in_python, precise=precise)
+    runs = [here(item.format, item.engine, bundle.read(item.path)) for item in bundle.artifacts]
+    places = dict.fromkeys((run.name for run in runs), here)
     notes: list[str] = []
     if connection is not None:
-        native, notes = _native_runs(bundle, connection, precise, progress)
+        there = partial(
+            over_connection, connection=connection, precise=precise and connection.platform == "host"
+        )
+        native, notes = _native_runs(bundle, connection, there, progress)
+        places |= dict.fromkeys((run.name for run in native), there)
         runs += native
     quality = evaluate(exported, runs, samples, float_outputs, settings=target.validation, progress=progress)
     checks: dict[str, tuple[LayerResult, ...]] = {}
     if layers and bundle.manifest.precision == "int8":
-        checks = {
-            item.format: check_layers(
-                exported, target.emit[item.format], samples, target.validation, progress, precise=precise
-            )
-            for item in bundle.artifacts
-        }
+        for run in runs:
+            (row,) = (row for row in quality if row.name == run.name)
+            chosen = _layer_samples(row, samples)
+            if chosen:
+                checks[run.name] = check_layers(
+                    exported,
+                    target.emit[run.format],
+                    chosen,
+                    target.validation,
+                    progress,
+                    place=places[run.name],
+                )
     return Validation(
         bundle=str(path), samples=len(samples), quality=quality, layers=checks, notes=tuple(notes)
     )
 
 
+def _layer_samples(row: Quality, samples: list[Sample]) -> list[Sample]:
+    """Return what an artifact's layers are compared on: natively, the first sample that is not as here."""
+    if row.as_here is None:
+        return samples
+    first = row.as_here.first_sample
+    return [] if first is None else [samples[first]]
+
+
 def _native_runs(
-    bundle: Bundle, connection: Connection, precise: bool, progress: Progress
+    bundle: Bundle, connection: Connection, place: Place, progress: Progress
 ) -> tuple[list[ArtifactRun], list[str]]:
     """Return the artifacts' runs over a connection, and why some have none."""
     runs, notes = [], []
@@ -166,17 +202,20 @@ def _native_runs(
             notes.append(f"{item.format}: not run on {connection.description}: {reason}")
             continue
         built_runner(item.engine, connection.platform, progress)  # before the run's own progress
-        runs.append(
-            over_connection(
-                item.format,
-                item.engine,
-                bundle.path / item.path,
-                item.sha256,
-                connection,
-                precise=precise and connection.platform == "host",
-            )
-        )
+        runs.append(place(item.format, item.engine, bundle.read(item.path)))
     return runs, notes
+
+
+def _first_difference(layers: Sequence[LayerResult]) -> str:
+    differing = [layer for layer in layers if layer.identical < 1]
+    if not differing:
+        return "none"
+    first = differing[0]
+    where = f", {first.where}" if first.where else ""
+    return (
+        f"{len(differing)}, first {first.name} ({first.kind}{where}), {first.identical:.3%} equal, "
+        f"at most {first.largest_step} steps"
+    )
 
 
 def _check_formats(bundle: Bundle, target: Target) -> None:

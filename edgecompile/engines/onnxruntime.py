@@ -79,9 +79,14 @@ class Onnxruntime:
         options = _options()
         if precise:
             options.add_session_config_entry("session.x64quantprecision", "1")
-            data = _with_own_weights(data)
+            data = Onnxruntime.precise_form(data)
         session = _session(data, options)
         return OnnxruntimeSession(session, tuple(value.name for value in session.get_inputs()))
+
+    @staticmethod
+    def precise_form(data: bytes) -> bytes:
+        """Return the artifact with a weight of its own for each layer."""
+        return _with_own_weights(data)
 
 
 def optimized_graph(data: bytes) -> onnx.GraphProto:

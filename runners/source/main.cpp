@@ -32,14 +32,17 @@ Status compare_with_expected(const Options& options, int sample, const std::vect
   const size_t expected = options.expected_paths.size() / static_cast<size_t>(options.samples);
   if (expected == 0) return {};
   if (expected != outputs.size()) {
-    return {"golden-mismatch", "the model has " + std::to_string(outputs.size()) + " outputs, " +
-                                   std::to_string(expected) + " are expected"};
+    return {"golden-unreadable", "the model has " + std::to_string(outputs.size()) + " outputs, " +
+                                     std::to_string(expected) + " are expected"};
   }
   for (size_t i = 0; i < expected; ++i) {
     const std::string& path = options.expected_paths[static_cast<size_t>(sample) * expected + i];
     std::vector<std::byte> bytes;
     Status status = read_elements(path, *outputs[i].spec.size_bytes(), "golden-unreadable", bytes);
-    if (!status.ok()) return status;
+    if (!status.ok()) {
+      const std::string which = "output '" + outputs[i].spec.name + "' of sample " + std::to_string(sample);
+      return {status.code, "what is expected of " + which + ": " + status.message};
+    }
     const Closeness closeness = compare(outputs[i], {outputs[i].spec, bytes.data()});
     const bool passed = options.min_sqnr_db ? closeness.sqnr_db >= *options.min_sqnr_db
                                             : closeness.max_abs_error <= options.tolerance;

@@ -7,14 +7,18 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgecompile.artifact import load_bundle
+from edgecompile.artifact_run import in_python
+from edgecompile.connections.host import Host
 from edgecompile.errors import EdgecompileError, InvalidManifestError
 from edgecompile.program_file import constants_to_npz, read_program, to_text
+from edgecompile.validate import validate
 
 PROGRAM_FILES = ("program.json", "program.npz")
 
@@ -86,6 +90,50 @@ def test_json_without_layers_and_nothing_else_is_printed(good):
     assert (document["passed"], document["layers"]) == (True, {})
     assert [row["name"] for row in document["quality"]] == ["float", "reference", "pte", "ptl", "onnx"]
     assert all(row["identical"] == 1 for row in document["quality"][2:4])
+
+
+@pytest.fixture
+def other_arithmetic(monkeypatch):
+    """Make native runs of .onnx, in this process, some steps larger in every layer but the first two."""
+
+    def over_connection(artifact_format, engine, data, *, connection, precise):
+        run = in_python(artifact_format, engine, data, precise=precise)
+
+        def changed(samples):
+            for outputs in run.run(samples):
+                alone = len(outputs) == 1  # the model itself, not its layers
+                yield tuple(
+                    output + (_step(output) if artifact_format == "onnx" and (alone or index > 1) else 0)
+                    for index, output in enumerate(outputs)
+                )
+
+        return replace(run, name=f"{artifact_format} on {connection.description}", native=True, run=changed)
+
+    monkeypatch.setattr("edgecompile.validate.over_connection", over_connection)
+    monkeypatch.setattr("edgecompile.validate.built_runner", lambda *_: None)
+
+
+def _step(output):
+    """Return the smallest difference of values: one quantization step or more."""
+    return output.unique().diff().min()
+
+
+def test_a_native_run_that_differs_names_the_layer_where_it_begins(good, other_arithmetic):
+    with Host() as host:
+        found = validate(good, connection=host)
+    layers = found.layers["onnx on host"]
+    assert [layer.identical for layer in layers[:2]] == [1, 1]
+    assert all(layer.identical == 0 and layer.largest_step > 0 for layer in layers[2:])
+    assert {"pte on host", "ptl on host"}.isdisjoint(found.layers)
+    text = found.text()
+    assert "pte on host: all outputs are those of pte on this host, bit for bit" in text
+    assert "onnx on host: 0.000% of the output elements are those of onnx on this host" in text
+    assert f"there {len(layers) - 2}, first {layers[2].name} ({layers[2].kind}, " in text
+    assert f"at most {layers[2].largest_step} steps, on this host none" in text
+    rows = {row["name"]: row for row in found.to_dict()["quality"]}
+    assert rows["pte on host"]["as_here"]["identical"] == 1
+    assert rows["onnx on host"]["as_here"]["first_sample"] == 0
+    assert rows["onnx"]["as_here"] is None
 
 
 def test_fp32_bundle_passes(cli, build):

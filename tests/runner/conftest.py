@@ -1,4 +1,4 @@
-"""One small network in every format and precision, and what the Python engines compute with it."""
+"""Small networks in every format and precision, and what the Python engines compute with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgecompile.engine import load_engine
 from edgecompile.engine_libraries import Platform
 from edgecompile.errors import ToolMissingError
 from edgecompile.graph_pass import run_passes
-from edgecompile.program import SourceModel
+from edgecompile.program import QuantizedProgram, SourceModel
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize.static_int8 import keep_float, quantize
 from edgecompile.target import load_target
@@ -63,9 +63,20 @@ class Net(nn.Module):
         return self.head((x + self.block(x)).mean([2, 3]))
 
 
+class Tied(nn.Module):
+    """One convolution that is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(self.conv(x))
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    """Every artifact, by precision and format ("int8.pte"); made once for all test processes."""
+    """Every artifact by precision, or "tied", and format ("int8.pte"); made once for all test processes."""
     folder = tmp_path_factory.getbasetemp()
     # With pytest-xdist, each process has a folder of its own inside one that they share.
     folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "artifacts"
@@ -75,27 +86,33 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     samples = torch.load(folder / "samples.pt")
     target = load_target("android-arm64")
     engines = {name: load_emitter(settings.emitter).engine for name, settings in target.emit.items()}
-    paths = [folder / f"{precision}.{suffix}" for precision in ("int8", "fp32") for suffix in engines]
+    paths = [folder / f"{precision}.{suffix}" for precision in ("int8", "fp32", "tied") for suffix in engines]
     return {path.name: Made(engine=engines[path.suffix[1:]], path=path, samples=samples) for path in paths}
 
 
 def _make(folder: Path) -> None:
     torch.manual_seed(0)
     folder.mkdir()
-    target = load_target("android-arm64")
     inputs = [(torch.randn(1, 3, 16, 16),) for _ in range(8)]
     torch.save(inputs[:3], folder / "samples.pt")
-    source = SourceModel(name="net", module=Net().eval(), exported=None, example_inputs=inputs[0])
+    emitters = load_target("android-arm64").emit
+    programs = _lowered(Net(), inputs) | {"tied": _lowered(Tied(), inputs)["int8"]}
+    for name, program in programs.items():
+        for suffix, settings in emitters.items():
+            emitted = load_emitter(settings.emitter).emit(program, settings)
+            (folder / f"{name}.{suffix}").write_bytes(emitted.data)
+
+
+def _lowered(net: nn.Module, inputs: list[tuple[torch.Tensor, ...]]) -> dict[str, QuantizedProgram]:
+    """Return a network's programs, by precision."""
+    target = load_target("android-arm64")
+    source = SourceModel(name="net", module=net.eval(), exported=None, example_inputs=inputs[0])
     captured = run_passes(capture(source, dynamic_batch=False), [entry.name for entry in target.passes])
     data = Dataset(samples=tuple(Sample(inputs=item, label=None) for item in inputs), spec="noise")
-    programs = {
+    return {
         "int8": quantize(captured, data, target.quantization, QuietProgress()),
         "fp32": keep_float(captured),
     }
-    for precision, program in programs.items():
-        for suffix, settings in target.emit.items():
-            emitted = load_emitter(settings.emitter).emit(program, settings)
-            (folder / f"{precision}.{suffix}").write_bytes(emitted.data)
 
 
 def _require(platform: Platform) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from edgecompile.artifact_run import over_connection
 from edgecompile.connections.host import Host
+from edgecompile.engines.onnxruntime import Onnxruntime
 from edgecompile.measurement import Measurement
 from edgecompile.run_artifact import run_artifact
 
@@ -39,6 +41,18 @@ def test_precise_sums_in_onnx_runtime(made):
     for got, wanted in zip(found.outputs, item.outputs(precise=True), strict=True):
         assert all(map(torch.equal, got, wanted))
     assert found.report.latency_ms is None
+
+
+def test_precise_sums_where_layers_share_a_weight(made):
+    item = made["tied.onnx"]
+    data = item.path.read_bytes()
+    assert Onnxruntime.precise_form(data) != data
+    with Host() as host:
+        run = over_connection("onnx", item.engine, data, connection=host, precise=True)
+        found = list(run.run(item.samples))
+    for got, wanted in zip(found, item.outputs(precise=True), strict=True):
+        assert all(map(torch.equal, got, wanted))
+    assert run.name == "onnx on host"
 
 
 @pytest.mark.parametrize("name", ["int8.pte", "int8.ptl", "int8.onnx"])
