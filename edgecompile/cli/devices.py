@@ -66,6 +66,9 @@ def _print_attached(as_json: bool) -> None:
     if as_json:
         print_json({"attached": devices})
         return
+    if not devices:
+        click.echo("no device is attached to adb")
+        return
     rows = [[value or "-" for value in device.values()] for device in devices]
     print_table(("serial", "state", "model", "chip", "Android", "ABI"), rows)
 

@@ -155,7 +155,7 @@ def _chosen(devices: Sequence[AttachedDevice], serial: str | None) -> AttachedDe
     if not devices:
         raise DeviceNotFoundError(
             "no device is attached to adb",
-            hint="allow USB debugging in its developer options; `edgecompile devices --attached` lists it then",
+            hint="allow USB debugging in its developer options; `edgecompile devices --attached` lists it",
         )
     if serial is None and len(devices) > 1:
         raise DeviceNotFoundError(

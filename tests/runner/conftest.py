@@ -14,6 +14,7 @@ from torch import nn
 
 from edgecompile.artifact import sha256
 from edgecompile.capture import capture
+from edgecompile.cli.main import main
 from edgecompile.connections.emulator import Emulator
 from edgecompile.dataset import Dataset, Sample
 from edgecompile.emitter import load_emitter
@@ -65,9 +66,7 @@ class Net(nn.Module):
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     """Every artifact, by precision and format ("int8.pte"); made once for all test processes."""
-    folder = tmp_path_factory.getbasetemp()
-    # With pytest-xdist, each process has a folder of its own inside one that they share.
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "artifacts"
+    folder = _shared(tmp_path_factory) / "artifacts"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             _make(folder)
@@ -76,6 +75,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     engines = {name: load_emitter(settings.emitter).engine for name, settings in target.emit.items()}
     paths = [folder / f"{precision}.{suffix}" for precision in ("int8", "fp32") for suffix in engines]
     return {path.name: Made(engine=engines[path.suffix[1:]], path=path, samples=samples) for path in paths}
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all test processes share."""
+    folder = tmp_path_factory.getbasetemp()
+    # With pytest-xdist, each process has a folder of its own inside one that they share.
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 def _make(folder: Path) -> None:
@@ -119,3 +125,34 @@ def emulator() -> Callable[..., Emulator]:
     except ToolMissingError as error:
         pytest.skip(f"{error.message} ({error.lines.get('hint')})")
     return Emulator
+
+
+NETWORK = """
+import torch
+from torch import nn
+
+def make():
+    torch.manual_seed(0)
+    depthwise = nn.Conv2d(8, 8, 3, groups=8)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU6(), depthwise, nn.Flatten(), nn.LazyLinear(5))
+    net(torch.rand(1, 3, 16, 16))
+    return net, (torch.rand(1, 3, 16, 16),)
+
+def pictures():
+    torch.manual_seed(1)
+    return [torch.rand(3, 16, 16) for _ in range(10)]
+"""
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network that the command line built for android-arm64."""
+    folder = _shared(tmp_path_factory) / "bundle"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "small.py").write_text(NETWORK)
+            arguments = ["build", f"{folder}/small.py:make", "--device", "pixel-6"]
+            arguments += ["--calibration", f"{folder}/small.py:pictures", "--output", str(folder / "out")]
+            assert main(arguments) == 0
+    return folder / "out" / "android-arm64"

@@ -9,39 +9,6 @@ import pytest
 
 from edgecompile.cli.main import main
 
-NETWORK = """
-import torch
-from torch import nn
-
-def make():
-    torch.manual_seed(0)
-    depthwise = nn.Conv2d(8, 8, 3, groups=8)
-    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU6(), depthwise, nn.Flatten(), nn.LazyLinear(5))
-    net(torch.rand(1, 3, 16, 16))
-    return net, (torch.rand(1, 3, 16, 16),)
-
-def pictures():
-    torch.manual_seed(1)
-    return [torch.rand(3, 16, 16) for _ in range(10)]
-"""
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("on")
-    file = folder / "small.py"
-    file.write_text(NETWORK)
-    arguments = [
-        "build",
-        f"{file}:make",
-        "--calibration",
-        f"{file}:pictures",
-        "--output",
-        str(folder / "out"),
-    ]
-    assert main([*arguments, "--device", "pixel-6"]) == 0
-    return folder / "out" / "android-arm64"
-
 
 def _validated(capsys, bundle: Path, *options: str) -> dict[str, dict[str, object]]:
     """Validate, and return the rows by name, with the notes."""
