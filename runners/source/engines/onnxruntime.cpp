@@ -1,4 +1,6 @@
 // ONNX Runtime: runs .onnx files on its CPU provider.
+#include <stdlib.h>
+
 #include <cstdio>
 
 #include "engine.h"
@@ -38,6 +40,8 @@ class OnnxruntimeEngine final : public Engine {
     api_ = OrtGetApiBase()->api(ort::version);
     if (api_ == nullptr) return {"load-failed", "this ONNX Runtime is too old"};
     trace_path_ = options.trace_path;
+    // Else the library writes an identifier into the home folder and sends events over the network.
+    setenv("ORT_DISABLE_TELEMETRY", "1", 1);
     env_ = {nullptr, api_->release_env};
     session_ = {nullptr, api_->release_session};
     memory_ = {nullptr, api_->release_memory_info};
