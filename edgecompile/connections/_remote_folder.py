@@ -218,7 +218,8 @@ class RemoteFolder(ABC):
 
     def _kill_script(self) -> str:
         files = f"{_quoted(self.folder)}/running-*"
-        return f'for file in {files}; do read -r group < "$file" && kill -9 -$group; done 2>/dev/null'
+        kill = 'read -r group < "$file" && kill -9 -$group; rm -f "$file"'  # its number may be given anew
+        return f"for file in {files}; do {kill}; done 2>/dev/null"
 
     def _not_sent(self, sent: Completed, size_bytes: int) -> EdgecompileError:
         free = re.findall(r"(\d+)\s+\d+%", self._execute(f"df -k {_quoted(self._in)}", SECONDS).stdout)

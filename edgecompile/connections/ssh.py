@@ -6,6 +6,7 @@ All goes over one connection of the client (its ControlMaster), which is opened 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -98,7 +99,8 @@ class Ssh(RemoteFolder):
 
     def _look(self) -> tuple[str, str]:
         """Return what `uname -sm` says, and the folder for all that is put there."""
-        done = self._shell('uname -sm; echo "${XDG_CACHE_HOME:-$HOME/.cache}/edgecompile"', SECONDS)
+        script = 'uname -sm; echo "${XDG_CACHE_HOME:-$HOME/.cache}/edgecompile"'
+        done = self._shell(f"sh -c {shlex.quote(script)}", SECONDS)
         lines = done.stdout.splitlines()
         if done.exit_code == _CLIENT_FAILED or done.timed_out:
             said = done.stderr or f"timed out after {SECONDS:g} s"

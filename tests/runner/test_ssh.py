@@ -76,14 +76,16 @@ def board(tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    addresses = ["127.0.0.1", "::1"] if _has_ipv6() else ["127.0.0.1"]
+    listen = "".join(f"ListenAddress {address}\n" for address in addresses)
     (root / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {root}/host_key\nPidFile none\n"
+        f"Port {port}\n{listen}HostKey {root}/host_key\nPidFile none\n"
         f"AuthorizedKeysFile {root}/id.pub\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
         f"KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
         f"Subsystem sftp internal-sftp\nSetEnv HOME={root}/board\n"
     )
     known = (root / "host_key.pub").read_text().split()[:2]
-    (root / "known_hosts").write_text(f"[127.0.0.1]:{port} {' '.join(known)}\n")
+    (root / "known_hosts").write_text(f"[127.0.0.1]:{port},[::1]:{port} {' '.join(known)}\n")
     log = (root / "sshd.log").open("wb")
     server = subprocess.Popen([SSHD, "-D", "-e", "-f", root / "sshd_config"], stderr=log)
     try:
@@ -103,6 +105,15 @@ def board(tmp_path_factory):
         server.terminate()
         server.wait(10)
         log.close()
+
+
+def _has_ipv6() -> bool:
+    with socket.socket(socket.AF_INET6) as trial:
+        try:
+            trial.bind(("::1", 0))
+        except OSError:
+            return False
+        return True
 
 
 @pytest.fixture(autouse=True)
@@ -195,6 +206,14 @@ def test_a_file_that_a_power_cut_emptied_is_sent_again(made, board):
     with connect(board.place) as connection:
         connection.push({"model": made["int8.pte"].path}, keep=True)
         assert (board.folder / "kept" / made["int8.pte"].sha256).stat().st_size > 0
+
+
+@pytest.mark.skipif(not _has_ipv6(), reason="there is no IPv6 here")
+def test_an_address_in_brackets(board, tmp_path):
+    with connect(board.place.replace("127.0.0.1", "[::1]")) as connection:
+        connection.push({"a file": board.user / "id.pub"})
+        connection.fetch(["a file"], tmp_path)
+    assert (tmp_path / "a file").read_bytes() == (board.user / "id.pub").read_bytes()
 
 
 def test_a_crash_there_is_named(board):
