@@ -17,10 +17,12 @@ class Connection(Protocol):
     Attributes:
         platform: What runners must be built for.
         description: The place, as the report names it.
+        self_contained: Whether runners must bring the system's libraries with them.
     """
 
     platform: Platform
     description: str
+    self_contained: bool
 
     def push(self, files: Mapping[str, Path], *, keep: bool = False) -> None:
         """Put files into the folder, by their names there; what is already there is not sent again.

@@ -15,6 +15,8 @@ from pathlib import Path
 _BUILD = "`build` and `validate` do not work"
 _RUNNERS = "native runners cannot be built; `build`, and `validate` without --on, work"
 _EMULATOR = "`validate --on emulator` does not work"
+_ADB = "`--on adb`, on an Android device, does not work"
+_SSH = "`--on ssh:USER@HOST`, on a board, does not work"
 _DISK_BYTES = 2 * 2**30
 
 
@@ -54,6 +56,8 @@ def examine() -> tuple[Check, ...]:
         _tool("cmake", ">=3.28", _RUNNERS),
         _tool("aarch64-linux-gnu-g++", "", _EMULATOR),
         _tool("qemu-aarch64", "", _EMULATOR),
+        _tool("adb", "", _ADB),
+        _tool("ssh", "", _SSH, "-V"),
         _disk(),
     )
 
@@ -102,24 +106,24 @@ def _compiler() -> Check:
     )
 
 
-def _tool(name: str, needed: str, note: str) -> Check:
+def _tool(name: str, needed: str, note: str, version_option: str = "--version") -> Check:
     # pip puts cmake beside the interpreter, which need not be on the PATH.
     beside = Path(sys.executable).with_name(name)
     tool = str(beside) if beside.exists() else shutil.which(name)
-    line = _version_line(tool) if tool else "-"
+    line = _version_line(tool, version_option) if tool else "-"
     version = re.search(r"\d+(\.\d+)+", line)
     found = version[0] if version else line
     present = version is not None and satisfies(found, needed)
     return Check(name=name, found=found, needed=needed, ok=present, essential=False, note=note)
 
 
-def _version_line(tool: str) -> str:
+def _version_line(tool: str, option: str = "--version") -> str:
     """Return the first line that `tool --version` prints, or "-" if it does not run."""
     try:
-        result = subprocess.run([tool, "--version"], capture_output=True, text=True, timeout=20, check=False)
+        result = subprocess.run([tool, option], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "-"
-    return next(iter(result.stdout.splitlines()), "-")
+    return next(iter((result.stdout or result.stderr).splitlines()), "-")
 
 
 def _disk() -> Check:

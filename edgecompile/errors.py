@@ -335,6 +335,41 @@ class EngineFailedError(EdgecompileError):
     exit_status = 6
 
 
+class DeviceNotFoundError(EdgecompileError):
+    """`--on adb` does not lead to one device: none is attached, several are, or none has that serial."""
+
+    code = "device-not-found"
+    exit_status = 6
+
+
+class DeviceUnreachableError(EdgecompileError):
+    """A device that is there but lets nobody in: offline, unauthorized, or its ssh server refuses."""
+
+    code = "device-unreachable"
+    exit_status = 6
+
+
+class DeviceUnsupportedError(EdgecompileError):
+    """A device of an ABI that has no runner, or without a folder that can be written."""
+
+    code = "device-unsupported"
+    exit_status = 6
+
+
+class DeviceFullError(EdgecompileError):
+    """A device without space for what must be put there."""
+
+    code = "device-full"
+    exit_status = 6
+
+
+class DeviceLostError(EdgecompileError):
+    """A device that stopped to answer, in the middle of a run perhaps."""
+
+    code = "device-lost"
+    exit_status = 6
+
+
 # --- a bug of ours: exit status 70 ----------------------------------------------------------------
 
 

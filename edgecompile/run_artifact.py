@@ -84,7 +84,12 @@ def run_artifact(
         RunnerTimedOutError: The runner did not end in time.
         RunnerFailedError: The runner crashed.
     """
-    runner = built_runner(engine, connection.platform, progress or QuietProgress())
+    runner = built_runner(
+        engine,
+        connection.platform,
+        progress or QuietProgress(),
+        self_contained=connection.self_contained,
+    )
     token = secrets.token_hex(4)  # a report or output of another run must never be taken for this one's
     model, report = f"{token}_model{artifact.suffix}", f"{token}_report.json"
     options = ["--model", model, "--sha256", sha256, "--report", report, "--output-dir", "."]

@@ -14,6 +14,7 @@ from edgecompile.engine_libraries import EngineLibraries, Platform, engine_libra
 from edgecompile.errors import RunnerBuildError
 from edgecompile.process import run_process
 from edgecompile.progress import Progress
+from edgecompile.self_contained import copy_system_files, loader_command
 from edgecompile.toolchain import Toolchain, find_toolchain
 
 _BUILD_SECONDS = 900.0
@@ -32,8 +33,16 @@ class RunnerFiles:
     command: tuple[str, ...]
 
 
-def built_runner(engine: str, platform: Platform, progress: Progress) -> RunnerFiles:
+def built_runner(
+    engine: str, platform: Platform, progress: Progress, *, self_contained: bool = False
+) -> RunnerFiles:
     """Return the runner of an engine, building it on first use.
+
+    Args:
+        engine: What executes artifacts.
+        platform: Where it will run.
+        progress: Is told of what takes long.
+        self_contained: Add the dynamic loader and all system libraries, for a place that may have none.
 
     Raises:
         ToolMissingError: A tool, or the engine's Python package, is not installed.
@@ -55,9 +64,20 @@ def built_runner(engine: str, platform: Platform, progress: Progress) -> RunnerF
             (folder / alias).symlink_to(file)
         progress.finish()
 
-    folder = kept(f"runners/{engine}-{platform}-{made_from}", make)
-    names = [name, *sorted(libraries.libraries)]
-    return RunnerFiles(files={name: folder / name for name in names}, command=(name,))
+    place = f"runners/{engine}-{platform}-{made_from}"
+    folder = kept(place, make)
+    own = {alias: folder / alias for alias in sorted(libraries.libraries)}
+    if not self_contained:
+        return RunnerFiles(files={name: folder / name, **own}, command=(name,))
+    system = kept(
+        f"{place}-system",
+        lambda aside: copy_system_files(folder / name, own, toolchain, aside),
+    )
+    names = sorted(file.name for file in system.iterdir())
+    return RunnerFiles(
+        files={name: folder / name, **own, **{file: system / file for file in names}},
+        command=loader_command(names, name),
+    )
 
 
 def _sources() -> bytes:

@@ -16,6 +16,7 @@ from edgecompile.artifact import MANIFEST, Bundle, load_bundle
 from edgecompile.artifact_run import ArtifactRun, Place, in_python, over_connection
 from edgecompile.bundle_writer import CONSTANTS, PROGRAM
 from edgecompile.connection import Connection
+from edgecompile.dataset import Sample
 from edgecompile.emitter import load_emitter
 from edgecompile.engine_libraries import runs_on
 from edgecompile.errors import InvalidManifestError

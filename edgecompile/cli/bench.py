@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from edgecompile.cli.options import json_option, traceback_option
+from edgecompile.cli.options import json_option, place_options, traceback_option
 from edgecompile.errors import UsageError
 
 _TRACE = "edgecompile-trace.json"
@@ -24,9 +24,7 @@ def _cpu_numbers(context: click.Context, option: click.Parameter, value: str | N
 
 @click.command("bench")
 @click.argument("bundles", metavar="BUNDLE...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--on", "place", default="host", type=click.Choice(["host", "emulator"]), show_default=True)
-@click.option("--device", metavar="NAME", help="The device that the emulator plays.")
-@click.option("--cpu", metavar="MODEL", help="Or the CPU model, as QEMU names it. Default: cortex-a76.")
+@place_options
 @click.option("--format", "formats", multiple=True, help="Only artifacts of this format. Repeatable.")
 @click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="Of the engine.")
 @click.option("--cpus", metavar="N,N...", callback=_cpu_numbers, help="The CPUs that it may run on.")
@@ -56,7 +54,7 @@ def _cpu_numbers(context: click.Context, option: click.Parameter, value: str | N
 def command(
     *,
     bundles: tuple[Path, ...],
-    place: str,
+    place: str | None,
     device: str | None,
     cpu: str | None,
     formats: tuple[str, ...],
@@ -70,6 +68,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Measure the artifacts of each BUNDLE in turns; ratios are to the first one."""
+    place = place or "host"
     _check(place, threads=threads, cpus=cpus, per_op=per_op, instructions=instructions)
     from edgecompile.bench import bench
     from edgecompile.bench_instructions import bench_instructions

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgecompile.cli.options import json_option, traceback_option
+from edgecompile.errors import UsageError
 
 if TYPE_CHECKING:
     from edgecompile.device import Cluster, Device
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
 
 @click.command("devices")
 @click.argument("name", required=False)
+@click.option("--attached", is_flag=True, help="List the Android devices that adb sees instead.")
 @json_option
 @traceback_option
-def command(name: str | None, as_json: bool) -> None:
+def command(name: str | None, attached: bool, as_json: bool) -> None:
     """List the devices, or show the profile of the device NAME with the source of each figure."""
+    if attached and name is not None:
+        raise UsageError(
+            "--attached lists what adb sees, and takes no NAME",
+            hint="`edgecompile validate BUNDLE --on adb:SERIAL` runs there",
+        )
+    if attached:
+        _print_attached(as_json)
+        return
     from edgecompile.cli.output import print_json, print_table
     from edgecompile.device import device_names, load_device
 
@@ -44,6 +54,23 @@ def command(name: str | None, as_json: bool) -> None:
         for device in devices
     ]
     print_table(("device", "chip", "cores (GHz)", "all cores have", "target"), rows)
+
+
+def _print_attached(as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from edgecompile.cli.output import print_json, print_table
+    from edgecompile.connections.adb import attached_devices
+
+    devices = [asdict(device) for device in attached_devices()]
+    if as_json:
+        print_json({"attached": devices})
+        return
+    if not devices:
+        click.echo("no device is attached to adb")
+        return
+    rows = [[value or "-" for value in device.values()] for device in devices]
+    print_table(("serial", "state", "model", "chip", "Android", "ABI"), rows)
 
 
 def _show_cluster(cluster: Cluster) -> str:

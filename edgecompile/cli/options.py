@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 traceback_option = click.option(
     "--traceback",
@@ -13,3 +18,21 @@ traceback_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else, on stdout."
 )
+
+
+def place_options(command: Command) -> Command:
+    """Add the options that say where artifacts run, as the parameters `place`, `device` and `cpu`."""
+    for option in (
+        click.option(
+            "--cpu", metavar="MODEL", help="Or the CPU model, as QEMU names it. Default: cortex-a76."
+        ),
+        click.option("--device", metavar="NAME", help="The device that the emulator plays."),
+        click.option(
+            "--on",
+            "place",
+            metavar="PLACE",
+            help="Run in native runners: host, emulator, adb[:SERIAL] or ssh:USER@HOST[:PORT].",
+        ),
+    ):
+        command = option(command)
+    return command

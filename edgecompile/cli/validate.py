@@ -7,20 +7,13 @@ from pathlib import Path
 
 import click
 
-from edgecompile.cli.options import json_option, traceback_option
+from edgecompile.cli.options import json_option, place_options, traceback_option
 from edgecompile.errors import UsageError, ValidationFailedError
 
 
 @click.command("validate")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option(
-    "--on",
-    "place",
-    type=click.Choice(["host", "emulator"]),
-    help="Also run the artifacts in their native runners: on this machine, or emulated arm64.",
-)
-@click.option("--device", metavar="NAME", help="The device that the emulator plays.")
-@click.option("--cpu", metavar="MODEL", help="Or the CPU model, as QEMU names it. Default: cortex-a76.")
+@place_options
 @click.option("--no-layers", is_flag=True, help="Skip the comparison of single layers, the slow part.")
 @json_option
 @traceback_option

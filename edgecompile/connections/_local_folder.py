@@ -15,6 +15,8 @@ from edgecompile.errors import RunnerFailedError
 class LocalFolder:
     """The folder of a connection to this machine itself."""
 
+    self_contained = False
+
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="edgecompile-"))
 

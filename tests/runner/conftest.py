@@ -77,9 +77,7 @@ class Tied(nn.Module):
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     """Every artifact by precision, or "tied", and format ("int8.pte"); made once for all test processes."""
-    folder = tmp_path_factory.getbasetemp()
-    # With pytest-xdist, each process has a folder of its own inside one that they share.
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "artifacts"
+    folder = _shared(tmp_path_factory) / "artifacts"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             _make(folder)
@@ -88,6 +86,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
     engines = {name: load_emitter(settings.emitter).engine for name, settings in target.emit.items()}
     paths = [folder / f"{precision}.{suffix}" for precision in ("int8", "fp32", "tied") for suffix in engines]
     return {path.name: Made(engine=engines[path.suffix[1:]], path=path, samples=samples) for path in paths}
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all test processes share."""
+    folder = tmp_path_factory.getbasetemp()
+    # With pytest-xdist, each process has a folder of its own inside one that they share.
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 def _make(folder: Path) -> None:
@@ -158,17 +163,13 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of another small network, in three formats, made once for all tests of a process."""
-    folder = tmp_path_factory.mktemp("bundle")
-    file = folder / "small.py"
-    file.write_text(NETWORK)
-    arguments = [
-        "build",
-        f"{file}:make",
-        "--calibration",
-        f"{file}:pictures",
-        "--output",
-        str(folder / "out"),
-    ]
-    assert main([*arguments, "--device", "pixel-6"]) == 0
+    """A small network that the command line built for android-arm64."""
+    folder = _shared(tmp_path_factory) / "bundle"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            (folder / "small.py").write_text(NETWORK)
+            arguments = ["build", f"{folder}/small.py:make", "--device", "pixel-6"]
+            arguments += ["--calibration", f"{folder}/small.py:pictures", "--output", str(folder / "out")]
+            assert main(arguments) == 0
     return folder / "out" / "android-arm64"

@@ -25,7 +25,16 @@ def test_satisfies(version, specifiers, holds):
 def test_json_lists_what_was_looked_at(capsys):
     assert main(["doctor", "--json"]) == 0
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
-    assert {"python", "torch", "executorch", "C++ compiler", "cmake", "free disk"} <= checks.keys()
+    assert {
+        "python",
+        "torch",
+        "executorch",
+        "C++ compiler",
+        "cmake",
+        "adb",
+        "ssh",
+        "free disk",
+    } <= checks.keys()
     assert checks["torch"]["essential"] and not checks["cmake"]["essential"]
     assert "pytest" not in checks
 

@@ -1,6 +1,7 @@
 // ONNX Runtime: runs .onnx files on its CPU provider.
+#include <stdlib.h>
+
 #include <cstdio>
-#include <cstdlib>
 
 #include "engine.h"
 #include "onnxruntime_api.h"
@@ -39,8 +40,7 @@ class OnnxruntimeEngine final : public Engine {
     api_ = OrtGetApiBase()->api(ort::version);
     if (api_ == nullptr) return {"load-failed", "this ONNX Runtime is too old"};
     trace_path_ = options.trace_path;
-    // Its official builds send usage data from a thread of their own: not from here, and not while we
-    // measure.
+    // Else the library writes an identifier into the home folder and sends events over the network.
     setenv("ORT_DISABLE_TELEMETRY", "1", 1);
     env_ = {nullptr, api_->release_env};
     session_ = {nullptr, api_->release_session};
