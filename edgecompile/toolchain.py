@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -40,7 +41,7 @@ def find_toolchain(platform: Platform) -> Toolchain:
     path = _search_path()
     compiler = _compiler(platform, path)
     environment = {**os.environ, "PATH": path, "CMAKE_GENERATOR": _generator(path), "CXX": compiler}
-    version = next(iter(_output(compiler, "--version").splitlines()), "")
+    version = next(iter(_version(compiler).splitlines()), "")
     return Toolchain(cmake=_cmake(path), compiler=f"{compiler} {version}", environment=environment)
 
 
@@ -62,7 +63,7 @@ def _cmake(path: str) -> str:
     found = []
     for folder in path.split(os.pathsep):
         cmake = shutil.which("cmake", path=folder)
-        version = re.search(r"\d+(\.\d+)+", _output(cmake, "--version")) if cmake else None
+        version = re.search(r"\d+(\.\d+)+", _version(cmake)) if cmake else None
         if cmake and version and satisfies(version[0], CMAKE_NEEDED):
             return cmake
         if version:
@@ -98,8 +99,13 @@ def _generator(path: str) -> str:
     raise ToolMissingError("there is neither ninja nor make, to build the runners", hint="pip install ninja")
 
 
-def _output(tool: str, *arguments: str) -> str:
+def _version(tool: str) -> str:
+    return _version_of(tool, Path(tool).stat().st_mtime_ns)
+
+
+@functools.cache  # pip's cmake takes a third of a second for it, and a runner is asked for often
+def _version_of(tool: str, modified_ns: int) -> str:
     try:
-        return run_process([tool, *arguments], timeout_seconds=20).stdout
+        return run_process([tool, "--version"], timeout_seconds=20).stdout
     except OSError:
         return ""
