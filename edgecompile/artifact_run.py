@@ -16,6 +16,8 @@ from edgecompile.run_artifact import run_artifact
 
 Inputs = tuple[torch.Tensor, ...]
 
+_SAMPLE_SECONDS = 300.0  # an emulated inference in FP32 takes up to a minute on a busy machine
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArtifactRun:
@@ -56,6 +58,7 @@ def over_connection(
     """Run in the engine's native runner, where the connection leads, all samples at once."""
 
     def run(samples: Iterable[Inputs]) -> Iterator[Inputs]:
+        given = list(samples)
         own_form = load_engine(engine).precise_form(data) if precise else data
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"model.{artifact_format}"
@@ -63,12 +66,13 @@ def over_connection(
             measured = run_artifact(
                 file,
                 sha256(own_form),
-                list(samples),
+                given,
                 connection,
                 engine=engine,
                 precise=precise,
                 warmup=0,
                 iterations=0,
+                timeout_seconds=_SAMPLE_SECONDS * max(len(given), 1),
             )
         return iter(measured.outputs)
 
