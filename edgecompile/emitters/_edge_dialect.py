@@ -8,7 +8,7 @@ operators, each of which is one operator of the edge dialect too.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
@@ -19,9 +19,13 @@ from torch.fx.traceback import NodeSource
 from edgecompile.graph_edit import output_nodes, shape_of
 from edgecompile.quantize.layers import DEQUANTIZE, DEQUANTIZE_PER_CHANNEL, QUANTIZE
 
+if TYPE_CHECKING:
+    from executorch.exir import EdgeCompileConfig
+
 aten = torch.ops.aten
 
 _Call = tuple[Any, tuple[Any, ...]]
+_KEPT_METADATA = ("val", "from_node", "stack_trace")
 _QUANTIZATION = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_PER_CHANNEL)
 _BINARY = (aten.add.Tensor, aten.mul.Tensor)
 _SAME = (
@@ -33,14 +37,13 @@ _SAME = (
 )
 
 
-def edge_program(exported: ExportedProgram, whole: Collection[Any]) -> ExportedProgram | None:
+def edge_program(exported: ExportedProgram, config: EdgeCompileConfig) -> ExportedProgram | None:
     """Return the program in the edge dialect; None where only ExecuTorch itself can translate it.
 
     Args:
         exported: The program; it is left as it was, and shares its weights with the result.
-        whole: The operators that are not to be decomposed.
+        config: What the program is verified with, and which operators stay whole.
     """
-    from executorch.exir import EdgeCompileConfig
     from executorch.exir.passes.debug_handle_generator_pass import DebugHandleGeneratorPass
     from executorch.exir.passes.replace_aten_with_edge_pass import aten_to_edge
     from executorch.exir.verification.verifier import EXIREdgeDialectVerifier
@@ -51,22 +54,23 @@ def edge_program(exported: ExportedProgram, whole: Collection[Any]) -> ExportedP
         if node.op != "call_function":
             copies[node] = graph.node_copy(node, copies.__getitem__)
             continue
-        call = _core_call(node, whole)
+        call = _core_call(node, config.preserve_ops)
         if call is None:
             return None
         target, args = call
         args = torch.fx.map_arg(args, copies.__getitem__)
         copy = graph.call_function(aten_to_edge(target), args)
-        # The node that it was made from names it in profiles.
-        copy.meta = {"from_node": [NodeSource(node)], **node.meta}
+        copy.meta = {"from_node": [NodeSource(node)]}
+        copy.meta |= {key: node.meta[key] for key in _KEPT_METADATA if key in node.meta}
         copies[node] = copy
     module = GraphModule(torch.nn.Module(), graph)
-    DebugHandleGeneratorPass()(module)
+    DebugHandleGeneratorPass()(module)  # numbers the origins: a node's handle in profiles
+    for node in graph.nodes:
+        node.meta.pop("from_node", None)  # every trace would copy it, longer each time
     outputs = [
         OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None)
         for node in output_nodes(graph)
     ]
-    config = EdgeCompileConfig(preserve_ops=list(whole))
     return ExportedProgram(
         root=module,
         graph=module.graph,

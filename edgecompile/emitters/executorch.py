@@ -98,7 +98,7 @@ def _lower(exported: ExportedProgram, *, delegate: bool) -> EdgeProgramManager:
     partitioner = XnnpackPartitioner()
     whole, _ = partitioner.ops_to_not_decompose(exported)
     with only_useful_passes():
-        translated = edge_program(exported, whole)
+        translated = edge_program(exported, _config(whole))
         if translated is not None:
             edge = EdgeProgramManager(translated, compile_config=_config(whole))
         else:

@@ -122,10 +122,12 @@ def test_same_bytes_as_the_stock_flow(network, shape, precision):
 
 
 def test_a_quantized_network_is_translated_without_tracing():
+    from executorch.exir import EdgeCompileConfig
+
     program = lowered_program(Pictures, (1, 3, 12, 12), "int8")
-    whole = (torch.ops.aten.linear.default, torch.ops.aten.max_pool2d.default)
-    assert edge_program(program.exported, whole) is not None
-    assert edge_program(program.exported, ()) is None  # max_pool2d decomposes into two operators
+    whole = [torch.ops.aten.linear.default, torch.ops.aten.max_pool2d.default]
+    assert edge_program(program.exported, EdgeCompileConfig(preserve_ops=whole)) is not None
+    assert edge_program(program.exported, EdgeCompileConfig()) is None  # max_pool2d decomposes into two
 
 
 @pytest.mark.slow
