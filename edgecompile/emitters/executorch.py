@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from edgecompile.artifact import Emitted
+from edgecompile.emitters._edge_dialect import edge_program
+from edgecompile.emitters._xnnpack_passes import only_useful_passes
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
 from edgecompile.errors import LoweringFailedError
@@ -21,6 +23,8 @@ from edgecompile.graph_edit import shape_of, source_line, user_input_names
 from edgecompile.program import Declined, QuantizedProgram
 
 if TYPE_CHECKING:
+    from executorch.exir import EdgeCompileConfig, EdgeProgramManager
+
     from edgecompile.target import EmitSettings
 
 _PARTITIONER_LOGGERS = (
@@ -47,23 +51,12 @@ class Executorch:
         """
         with captured_stderr(), warnings.catch_warnings(), _no_host_kernels():
             warnings.simplefilter("ignore")
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import (
-                EdgeCompileConfig,
-                ExecutorchBackendConfig,
-                to_edge_transform_and_lower,
-            )
+            from executorch.exir import ExecutorchBackendConfig
             from executorch.exir.passes import MemoryPlanningPass
 
             try:
                 with _reasons() as reasons:
-                    edge = to_edge_transform_and_lower(
-                        program.exported,
-                        partitioner=[XnnpackPartitioner()] if settings.delegate == "xnnpack" else [],
-                        # The verifier rejects operators of the training dialect that the lowering
-                        # itself decomposes later; what cannot be lowered fails below by name.
-                        compile_config=EdgeCompileConfig(_check_ir_validity=False),
-                    )
+                    edge = _lower(program.exported, delegate=settings.delegate == "xnnpack")
                 graph_module = edge.exported_program().graph_module
                 operators = _operators(graph_module)
                 delegates = _delegates(graph_module)
@@ -87,6 +80,42 @@ class Executorch:
             delegates=dict(sorted(delegates.items())),
             declined=declined,
         )
+
+
+def _lower(exported: ExportedProgram, *, delegate: bool) -> EdgeProgramManager:
+    """Return the program in the edge dialect, with all that can be inside the delegate.
+
+    The same as ExecuTorch's `to_edge_transform_and_lower`, which decomposes three times over: it asks
+    anew for each operator whether the delegate wants it whole. Here all of a kind stay whole, and only
+    where the delegate then leaves one out is the long way taken.
+    """
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeProgramManager, to_edge, to_edge_transform_and_lower
+    from executorch.exir.passes.replace_aten_with_edge_pass import aten_to_edge
+
+    if not delegate:
+        return to_edge(exported, compile_config=_config())
+    partitioner = XnnpackPartitioner()
+    whole, _ = partitioner.ops_to_not_decompose(exported)
+    with only_useful_passes():
+        translated = edge_program(exported, _config(whole))
+        if translated is not None:
+            edge = EdgeProgramManager(translated, compile_config=_config(whole))
+        else:
+            edge = to_edge(exported, compile_config=_config(whole))
+        edge = edge.to_backend(partitioner)
+        left_out = {node.target for node in _computing(edge.exported_program().graph_module)}
+        if left_out.isdisjoint(aten_to_edge(operator) for operator in whole):
+            return edge
+        return to_edge_transform_and_lower(exported, partitioner=[partitioner], compile_config=_config())
+
+
+def _config(whole: Sequence[torch._ops.OpOverload] = ()) -> EdgeCompileConfig:
+    from executorch.exir import EdgeCompileConfig
+
+    # The verifier rejects operators of the training dialect that the lowering itself decomposes later;
+    # what cannot be lowered fails by name.
+    return EdgeCompileConfig(_check_ir_validity=False, preserve_ops=list(whole))
 
 
 @contextmanager

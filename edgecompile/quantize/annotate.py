@@ -11,11 +11,7 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.observer import (
-    HistogramObserver,
-    MinMaxObserver,
-    PerChannelMinMaxObserver,
-)
+from torchao.quantization.pt2e.observer import MinMaxObserver
 from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
     QuantizationSpec,
@@ -23,6 +19,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from edgecompile.quantize.observers import ActivationHistogram, WeightChannelRanges, WeightRange
 from edgecompile.target import QuantizationSettings
 
 aten = torch.ops.aten
@@ -191,7 +188,7 @@ def _is_quantized(node: Node) -> bool:
 
 
 def _activation_spec(settings: QuantizationSettings) -> QuantizationSpec:
-    observer = HistogramObserver if settings.activation_observer == "histogram" else MinMaxObserver
+    observer = ActivationHistogram if settings.activation_observer == "histogram" else MinMaxObserver
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,
@@ -204,7 +201,7 @@ def _activation_spec(settings: QuantizationSettings) -> QuantizationSpec:
 def _weight_spec(settings: QuantizationSettings) -> QuantizationSpec:
     limit = 2 ** (settings.weight_bits - 1) - 1
     per_channel = settings.weight_granularity == "per-channel"
-    observer = PerChannelMinMaxObserver if per_channel else MinMaxObserver
+    observer = WeightChannelRanges if per_channel else WeightRange
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-limit,

@@ -1,0 +1,137 @@
+"""The short way to a .pte gives the same bytes as ExecuTorch's own, whatever the network is made of."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from edgecompile.capture import capture
+from edgecompile.dataset import Dataset, Sample
+from edgecompile.emitters import executorch as emitter
+from edgecompile.emitters._edge_dialect import edge_program
+from edgecompile.graph_pass import run_passes
+from edgecompile.program import QuantizedProgram, SourceModel
+from edgecompile.progress import QuietProgress
+from edgecompile.quantize.static_int8 import keep_float, quantize
+from edgecompile.target import load_target
+
+TARGET = load_target("android-arm64")
+
+
+class Pictures(nn.Module):
+    """Padding that stays, relu6, depthwise, residual addition, max pooling, concatenation, mean, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2)
+        self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.head = nn.Linear(48, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu6(self.stem(functional.pad(x, (0, 1, 0, 1))))
+        x = torch.relu(x + self.depthwise(x))
+        x = torch.cat([x, x * x, x, x, x, x], 1)
+        return self.head(functional.max_pool2d(x, 2).mean((2, 3)))
+
+
+class Sound(nn.Module):
+    """One-dimensional convolution, and what decomposes: gelu, layer norm, softmax, batch norm on its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv1d(3, 8, 3, padding=1), nn.BatchNorm1d(3)
+        self.layer_norm, self.head = nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.gelu(self.first(self.norm(x))).transpose(1, 2)
+        return functional.softmax(self.head(self.layer_norm(x)), -1)
+
+
+class Attention(nn.Module):
+    """Scaled dot-product attention, hardswish and an upsampling that the delegate wants whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.Linear(8, 24)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = self.heads(x).chunk(3, -1)
+        x = functional.hardswish(functional.scaled_dot_product_attention(query, key, value))
+        return functional.interpolate(x[:, None], scale_factor=2, mode="bilinear")
+
+
+class LeftOut(nn.Module):
+    """Linears that the delegate does not take, because a weight is computed: they must be decomposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(self.linear(x), x.sin())
+
+
+# ExecuTorch's own way takes its time: one of them is for every run of the tests.
+OTHERS = [(Pictures, (1, 3, 12, 12), "fp32")] + [
+    (network, shape, precision)
+    for network, shape in ((Sound, (1, 3, 8)), (Attention, (1, 4, 8)), (LeftOut, (6, 6)))
+    for precision in ("int8", "fp32")
+]
+CASES = [
+    (Pictures, (1, 3, 12, 12), "int8"),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHERS),
+]
+
+
+def lowered_program(network: type[nn.Module], shape: tuple[int, ...], precision: str) -> QuantizedProgram:
+    torch.manual_seed(0)
+    source = SourceModel(
+        name="net", module=network().eval(), exported=None, example_inputs=(torch.rand(shape),)
+    )
+    program = run_passes(capture(source, dynamic_batch=False), [entry.name for entry in TARGET.passes])
+    if precision == "fp32":
+        return keep_float(program)
+    samples = tuple(Sample(inputs=(torch.rand(shape),), label=None) for _ in range(3))
+    return quantize(program, Dataset(samples=samples, spec="noise"), TARGET.quantization, QuietProgress())
+
+
+def stock_bytes(program: QuantizedProgram) -> bytes:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+    with warnings.catch_warnings(), contextlib.redirect_stderr(None):
+        warnings.simplefilter("ignore")
+        edge = to_edge_transform_and_lower(
+            program.exported,
+            partitioner=[XnnpackPartitioner()],
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+        return bytes(edge.to_executorch().buffer)
+
+
+@pytest.mark.parametrize(("network", "shape", "precision"), CASES)
+def test_same_bytes_as_the_stock_flow(network, shape, precision):
+    program = lowered_program(network, shape, precision)
+    emitted = emitter.Executorch.emit(program, TARGET.emit["pte"])
+    assert emitted.data == stock_bytes(program)
+
+
+def test_a_quantized_network_is_translated_without_tracing():
+    from executorch.exir import EdgeCompileConfig
+
+    program = lowered_program(Pictures, (1, 3, 12, 12), "int8")
+    whole = [torch.ops.aten.linear.default, torch.ops.aten.max_pool2d.default]
+    assert edge_program(program.exported, EdgeCompileConfig(preserve_ops=whole)) is not None
+    assert edge_program(program.exported, EdgeCompileConfig()) is None  # max_pool2d decomposes into two
+
+
+@pytest.mark.slow
+def test_an_unknown_version_runs_all_passes(monkeypatch):
+    monkeypatch.setattr("edgecompile.emitters._xnnpack_passes._KNOWN_VERSIONS", ())
+    program = lowered_program(Pictures, (1, 3, 12, 12), "int8")
+    assert emitter.Executorch.emit(program, TARGET.emit["pte"]).data == stock_bytes(program)
