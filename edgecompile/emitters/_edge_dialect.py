@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ExportGraphSignature, OutputKind, OutputSpec, TensorArgument
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.traceback import NodeSource
 
@@ -67,6 +73,12 @@ def edge_program(exported: ExportedProgram, config: EdgeCompileConfig) -> Export
     DebugHandleGeneratorPass()(module)  # numbers the origins: a node's handle in profiles
     for node in graph.nodes:
         node.meta.pop("from_node", None)  # every trace would copy it, longer each time
+    # Copying a graph renames what is called as a builtin, such as `input`.
+    names = {node.name: copy.name for node, copy in copies.items()}
+    inputs = [
+        InputSpec(spec.kind, TensorArgument(name=names[spec.arg.name]), spec.target, spec.persistent)
+        for spec in exported.graph_signature.input_specs
+    ]
     outputs = [
         OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None)
         for node in output_nodes(graph)
@@ -74,7 +86,7 @@ def edge_program(exported: ExportedProgram, config: EdgeCompileConfig) -> Export
     return ExportedProgram(
         root=module,
         graph=module.graph,
-        graph_signature=ExportGraphSignature(exported.graph_signature.input_specs, outputs),
+        graph_signature=ExportGraphSignature(inputs, outputs),
         state_dict=exported.state_dict,
         range_constraints=exported.range_constraints,
         module_call_graph=exported.module_call_graph,
