@@ -45,7 +45,6 @@ class Timing:
         cpu: After the last round.
     """
 
-    contender: Contender
     latency_ms: Latency
     iterations: int
     ratio: Ratio
@@ -63,7 +62,7 @@ class Bench:
     connection: str
     threads: int
     rounds: int
-    timings: tuple[Timing, ...]
+    timings: tuple[tuple[Contender, Timing], ...]
 
     def text(self) -> str:
         """Return the table for a terminal."""
@@ -71,10 +70,10 @@ class Bench:
         times = table(
             "artifact", "weights", "p50 ms", "p90 ms", "ratio", "quartiles", "load ms", "first ms", "model MB"
         )
-        for row in self.timings:
+        for contender, row in self.timings:
             times.add_row(
-                row.contender.label,
-                row.contender.precision,
+                contender.label,
+                contender.precision,
                 f"{row.latency_ms.p50:.3f}",
                 f"{row.latency_ms.p90:.3f}",
                 f"{row.ratio.median:.3f}",
@@ -83,20 +82,19 @@ class Bench:
                 f"{row.first_inference_ms:.1f}",
                 f"{row.model_memory_bytes / 1e6:.1f}",
             )
-        state = _state_text(self.timings[-1].cpu)
+        state = _state_text(self.timings[-1][1].cpu)
         return "\n".join([head + "\n", render(times)] + ([f"  CPU at the end: {state}\n"] if state else []))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the same as JSON's types."""
-        rows = []
-        for timing in self.timings:
-            row = dataclasses.asdict(dataclasses.replace(timing, contender=None))  # type: ignore[arg-type]
-            rows.append({**contender_dict(timing.contender), **row})
         return {
             "connection": self.connection,
             "threads": self.threads,
             "rounds": self.rounds,
-            "artifacts": rows,
+            "artifacts": [
+                {**contender_dict(contender), **dataclasses.asdict(timing)}
+                for contender, timing in self.timings
+            ],
         }
 
 
@@ -134,7 +132,7 @@ def bench(
         connection=connection.description,
         threads=engine.threads,
         rounds=rounds,
-        timings=tuple(_timing(contender, measured[contender.label], first) for contender in contenders),
+        timings=tuple((contender, _timing(measured[contender.label], first)) for contender in contenders),
     )
 
 
@@ -152,12 +150,11 @@ def contender_dict(contender: Contender) -> dict[str, Any]:
     }
 
 
-def _timing(contender: Contender, runs: list[Measurement], first: list[Measurement]) -> Timing:
+def _timing(runs: list[Measurement], first: list[Measurement]) -> Timing:
     latencies = np.concatenate([run.report.latencies_ms for run in runs])
     ratios = [_median_ms(run) / _median_ms(base) for run, base in zip(runs, first, strict=True)]
     memories = [run.report.memory_bytes for run in runs]
     return Timing(
-        contender=contender,
         latency_ms=_latency(latencies),
         iterations=len(latencies),
         ratio=Ratio(

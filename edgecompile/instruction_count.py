@@ -14,9 +14,9 @@ from pathlib import Path
 
 from edgecompile import shipped
 from edgecompile.cache import kept, key
-from edgecompile.errors import RunnerBuildError, RunnerFailedError, ToolMissingError
+from edgecompile.errors import RunnerFailedError, ToolMissingError
 from edgecompile.process import run_process
-from edgecompile.toolchain import host_compiler
+from edgecompile.toolchain import host_compiler, run_tool
 
 _BUILD_SECONDS = 120.0
 
@@ -64,14 +64,8 @@ def counting_plugin(qemu: str) -> Path:
     def make(folder: Path) -> None:
         command = [compiler, "-std=c++17", "-O2", "-shared", "-fPIC", "-fvisibility=hidden"]
         command += ["-o", str(folder / "count_instructions.so"), str(source)]
-        done = run_process(command, timeout_seconds=_BUILD_SECONDS)
-        if not done.ok:
-            raise RunnerBuildError(
-                "the plugin that counts instructions cannot be built",
-                command=" ".join(command),
-                found=done.outcome(),
-                log=done.last_lines(20),
-            )
+        failure = "the plugin that counts instructions cannot be built"
+        run_tool(command, failure, timeout_seconds=_BUILD_SECONDS)
 
     return kept(f"plugins/count-{key(source.read_bytes(), compiler)}", make) / "count_instructions.so"
 

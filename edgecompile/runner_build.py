@@ -11,11 +11,9 @@ from pathlib import Path
 from edgecompile import shipped
 from edgecompile.cache import kept, key
 from edgecompile.engine_libraries import EngineLibraries, Platform, engine_libraries
-from edgecompile.errors import RunnerBuildError
-from edgecompile.process import run_process
 from edgecompile.progress import Progress
 from edgecompile.self_contained import copy_system_files, loader_command
-from edgecompile.toolchain import Toolchain, find_toolchain
+from edgecompile.toolchain import Toolchain, find_toolchain, run_tool
 
 _BUILD_SECONDS = 900.0
 
@@ -104,16 +102,10 @@ def _build(
 
 
 def _run(command: list[str], toolchain: Toolchain) -> None:
-    done = run_process(
+    run_tool(
         command,
+        "a runner cannot be built",
         timeout_seconds=_BUILD_SECONDS,
         folder=shipped.runners_folder(),
         environment=toolchain.environment,
     )
-    if not done.ok:
-        raise RunnerBuildError(
-            "a runner cannot be built",
-            command=" ".join(command),
-            found=done.outcome(),
-            log=done.last_lines(20),
-        )

@@ -13,8 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from edgecompile.errors import RunnerBuildError, ToolMissingError
-from edgecompile.process import run_process
-from edgecompile.toolchain import Toolchain
+from edgecompile.toolchain import Toolchain, run_tool
 
 _SECONDS = 60.0
 
@@ -84,13 +83,9 @@ def _system_file(name: str, needed_by: str, toolchain: Toolchain) -> Path:
 
 def _run(command: list[str], toolchain: Toolchain) -> str:
     # In English, whatever the user speaks.
-    environment = {**toolchain.environment, "LC_ALL": "C"}
-    done = run_process(command, timeout_seconds=_SECONDS, environment=environment)
-    if not done.ok:
-        raise RunnerBuildError(
-            "what a runner needs on a device cannot be found",
-            command=" ".join(command),
-            found=done.outcome(),
-            log=done.last_lines(),
-        )
-    return done.stdout
+    return run_tool(
+        command,
+        "what a runner needs on a device cannot be found",
+        timeout_seconds=_SECONDS,
+        environment={**toolchain.environment, "LC_ALL": "C"},
+    )

@@ -7,12 +7,13 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgecompile.doctor import satisfies
 from edgecompile.engine_libraries import Platform
-from edgecompile.errors import ToolMissingError
+from edgecompile.errors import RunnerBuildError, ToolMissingError
 from edgecompile.process import run_process
 
 CMAKE_NEEDED = ">=3.28"
@@ -52,6 +53,34 @@ def host_compiler() -> str:
         ToolMissingError: There is none.
     """
     return _compiler("host", _search_path())
+
+
+def run_tool(
+    command: Sequence[str],
+    failure: str,
+    *,
+    timeout_seconds: float,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> str:
+    """Run a tool that must succeed, and return what it printed.
+
+    Args:
+        command: The tool and its arguments.
+        failure: What it means that it fails, as the error's message.
+        timeout_seconds: After this it is killed.
+        folder: Where it runs.
+        environment: All of its environment; this process's own, if None.
+
+    Raises:
+        RunnerBuildError: It fails; the command and its last lines are told.
+    """
+    done = run_process(command, timeout_seconds=timeout_seconds, folder=folder, environment=environment)
+    if not done.ok:
+        raise RunnerBuildError(
+            failure, command=" ".join(command), found=done.outcome(), log=done.last_lines(20)
+        )
+    return done.stdout
 
 
 def _search_path() -> str:

@@ -6,13 +6,12 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from edgecompile.connection import Connection
 from edgecompile.errors import RunnerFailedError
 
 
-class LocalFolder:
+class LocalFolder(Connection):
     """The folder of a connection to this machine itself."""
 
     self_contained = False
@@ -42,13 +41,3 @@ class LocalFolder:
     def close(self) -> None:
         """Remove the folder; what was linked stays."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()

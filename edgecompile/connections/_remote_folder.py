@@ -16,14 +16,15 @@ import hashlib
 import re
 import secrets
 import shlex
+import sys
 import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from platform import machine
 
+from edgecompile.connection import Connection
 from edgecompile.engine_libraries import Platform
 from edgecompile.errors import (
     DeviceFullError,
@@ -42,7 +43,7 @@ _CLOSE_SECONDS = 15.0
 _SIGNALS = {4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV", 15: "SIGTERM"}
 
 
-class RemoteFolder(ABC):
+class RemoteFolder(Connection):
     """A connection's folder on a device with a POSIX shell.
 
     Args:
@@ -145,16 +146,6 @@ class RemoteFolder(ABC):
         with suppress(EdgecompileError, OSError):
             self._execute(f"{self._kill_script()}\nrm -rf {_quoted(self.folder)}", _CLOSE_SECONDS)
 
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close."""
-        self.close()
-
     def _open(self, base: str) -> None:
         """Make the folders, remove what lost connections left, and list what is kept."""
         stale = f"find {_quoted(base)} -maxdepth 1 -name 'run-*' -mtime +1 -exec rm -rf {{}} + 2>/dev/null"
@@ -240,6 +231,11 @@ class RemoteFolder(ABC):
             return _full(self.description, None, None, done)
         place = f"{where} on {self.description}" if where else self.description
         return DeviceUnsupportedError(message, where=place, found=done.outcome(), log=done.last_lines())
+
+
+def is_like_this_machine(architecture: str) -> bool:
+    """Tell whether a Linux of this architecture, as `uname -m` names it, runs what is built for the host."""
+    return architecture == machine() == "x86_64" and sys.platform == "linux"
 
 
 def _full(where: str, expected: str | None, found: str | None, done: Completed) -> DeviceFullError:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from platform import machine
 
-from edgecompile.connections._remote_folder import SECONDS, RemoteFolder
+from edgecompile.connections._remote_folder import SECONDS, RemoteFolder, is_like_this_machine
 from edgecompile.engine_libraries import Platform
 from edgecompile.errors import (
     DeviceLostError,
@@ -199,7 +197,7 @@ def _asked(adb: str, device: AttachedDevice) -> AttachedDevice:
 def _platform(device: AttachedDevice) -> Platform:
     if device.abi == "arm64-v8a":
         return "linux-arm64"
-    if device.abi == "x86_64" and sys.platform == "linux" and machine() == "x86_64":
+    if is_like_this_machine(device.abi):
         return "host"
     raise DeviceUnsupportedError(
         f"there is no runner for the device's ABI, {device.abi or 'which it does not tell'!r}",

@@ -8,15 +8,13 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from platform import machine
 
-from edgecompile.connections._remote_folder import SECONDS, RemoteFolder
+from edgecompile.connections._remote_folder import SECONDS, RemoteFolder, is_like_this_machine
 from edgecompile.engine_libraries import Platform
 from edgecompile.errors import DeviceUnreachableError, DeviceUnsupportedError, ToolMissingError, UsageError
 from edgecompile.process import Completed, run_process
@@ -177,7 +175,7 @@ def _client(name: str) -> str:
 def _platform(system: str, description: str) -> Platform:
     if system in ("Linux aarch64", "Linux arm64"):
         return "linux-arm64"
-    if system == "Linux x86_64" and sys.platform == "linux" and machine() == "x86_64":
+    if system.startswith("Linux ") and is_like_this_machine(system.removeprefix("Linux ")):
         return "host"
     raise DeviceUnsupportedError(
         f"there is no runner for the board's system, {system!r}",

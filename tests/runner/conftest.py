@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch import nn
 from edgecompile.artifact import sha256
 from edgecompile.capture import capture
 from edgecompile.cli.main import main
+from edgecompile.connection import Connection
 from edgecompile.connections.emulator import Emulator
 from edgecompile.dataset import Dataset, Sample
 from edgecompile.emitter import load_emitter
@@ -22,9 +25,11 @@ from edgecompile.engine import load_engine
 from edgecompile.engine_libraries import Platform
 from edgecompile.errors import ToolMissingError
 from edgecompile.graph_pass import run_passes
+from edgecompile.measurement import Measurement
 from edgecompile.program import QuantizedProgram, SourceModel
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize.static_int8 import keep_float, quantize
+from edgecompile.run_artifact import run_artifact
 from edgecompile.target import load_target
 from edgecompile.toolchain import find_toolchain
 
@@ -42,6 +47,13 @@ class Made:
     @property
     def sha256(self) -> str:
         return sha256(self.path.read_bytes())
+
+    def run_on(self, connection: Connection, **options: Any) -> Measurement:
+        """Run it once in its native runner there, and close the connection."""
+        with connection:
+            return run_artifact(
+                self.path, self.sha256, self.samples, connection, engine=self.engine, iterations=1, **options
+            )
 
     def outputs(self, *, precise: bool = False) -> Outputs:
         """Return what the engine computes in Python."""
@@ -142,6 +154,17 @@ def emulator() -> Callable[..., Emulator]:
     except ToolMissingError as error:
         pytest.skip(f"{error.message} ({error.lines.get('hint')})")
     return Emulator
+
+
+@pytest.fixture
+def state_of() -> Callable[[int], str]:
+    """A function that gives the first letter of a process's state: nothing or Z where it has ended."""
+
+    def state(pid: int) -> str:
+        shown = ["ps", "-o", "stat=", "-p", str(pid)]
+        return subprocess.run(shown, capture_output=True, text=True, check=False).stdout.strip()[:1]
+
+    return state
 
 
 NETWORK = """

@@ -89,19 +89,6 @@ def attach(client, tmp_path, monkeypatch):
         device.disappear()
 
 
-def _run(item, connection, **options):
-    with connection:
-        return run_artifact(
-            item.path, item.sha256, item.samples, connection, engine=item.engine, iterations=1, **options
-        )
-
-
-def _state(pid: int) -> str:
-    """Return the first letter of a process's state: nothing or Z where it has ended."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return state.stdout.strip()[:1]
-
-
 def test_its_folder():
     assert adb.BASE == "/data/local/tmp/edgecompile"  # the only one that a phone's shell may execute from
 
@@ -110,8 +97,8 @@ def test_its_folder():
 def test_outputs_equal_those_of_this_machine(made, attach, features):
     attach(features=features)
     item = made["int8.pte"]
-    here = _run(item, Host())
-    there = _run(item, connect("adb"), expected=here.outputs)
+    here = item.run_on(Host())
+    there = item.run_on(connect("adb"), expected=here.outputs)
     assert there.goldens_passed
     for got, wanted in zip(there.outputs, here.outputs, strict=True):
         assert all(map(torch.equal, got, wanted))
@@ -132,7 +119,7 @@ def test_validate_adds_a_row_for_the_device(bundle, attach, capsys, monkeypatch)
 def test_what_is_kept_there_is_not_sent_again(made, attach):
     device = attach()
     item = made["int8.pte"]
-    _run(item, connect("adb"))
+    item.run_on(connect("adb"))
     assert not list(Path(adb.BASE).glob("run-*"))
     assert max(device.received) > 1_000_000
     device.received.clear()
@@ -156,15 +143,15 @@ def test_how_a_program_ends_is_told(attach, tmp_path, features):
             connection.fetch(["absent.raw"], tmp_path)
 
 
-def test_a_hanging_program_is_killed_with_all_that_it_started(made, attach, tmp_path):
+def test_a_hanging_program_is_killed_with_all_that_it_started(made, attach, tmp_path, state_of):
     attach()
     with connect("adb") as connection:
         hung = connection.run(["/bin/sh", "-c", "sleep 300 & echo $! > pid; wait"], 2)
         connection.fetch(["pid"], tmp_path)
     assert hung.timed_out
-    assert _state(int((tmp_path / "pid").read_text())) in ("", "Z")
+    assert state_of(int((tmp_path / "pid").read_text())) in ("", "Z")
     with pytest.raises(RunnerTimedOutError):
-        _run(made["int8.pte"], connect("adb"), warmup=1_000_000, timeout_seconds=1)
+        made["int8.pte"].run_on(connect("adb"), warmup=1_000_000, timeout_seconds=1)
 
 
 def test_a_device_that_disappears_in_mid_run(attach):
@@ -186,7 +173,7 @@ def test_a_device_without_space(made, attach):
     device = attach()
     device.full = True
     with pytest.raises(DeviceFullError) as error:
-        _run(made["int8.pte"], connect("adb"))
+        made["int8.pte"].run_on(connect("adb"))
     assert "MB" in error.value.lines["expected"]
     assert "No space left" in error.value.lines["log"]
     assert not list(Path(adb.BASE).glob("kept/*"))

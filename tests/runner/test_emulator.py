@@ -8,21 +8,13 @@ import torch
 from edgecompile.connections.emulator import cpuinfo_of
 from edgecompile.connections.host import Host
 from edgecompile.errors import EngineLibrariesMissingError, RunnerTimedOutError, UnknownCpuError
-from edgecompile.run_artifact import run_artifact
-
-
-def _outputs(item, connection, **options):
-    with connection:
-        return run_artifact(
-            item.path, item.sha256, item.samples, connection, engine=item.engine, iterations=1, **options
-        )
 
 
 @pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76"])
 def test_int8_pte_equals_the_host_bit_for_bit(made, emulator, host_tools, cpu):
     item = made["int8.pte"]
-    here = _outputs(item, Host())
-    there = _outputs(item, emulator(cpu), expected=here.outputs)
+    here = item.run_on(Host())
+    there = item.run_on(emulator(cpu), expected=here.outputs)
     assert there.goldens_passed
     for got, wanted in zip(there.outputs, here.outputs, strict=True):
         assert all(map(torch.equal, got, wanted))
@@ -32,7 +24,7 @@ def test_int8_pte_equals_the_host_bit_for_bit(made, emulator, host_tools, cpu):
 
 def test_int8_onnx_equals_exact_sums(made, emulator):
     item = made["int8.onnx"]
-    there = _outputs(item, emulator())
+    there = item.run_on(emulator())
     for got, wanted in zip(there.outputs, item.outputs(precise=True), strict=True):
         assert all(map(torch.equal, got, wanted))
 
@@ -40,12 +32,12 @@ def test_int8_onnx_equals_exact_sums(made, emulator):
 @pytest.mark.parametrize("name", ["fp32.pte", "fp32.onnx"])
 def test_float_is_close_to_the_host(made, emulator, name):
     item = made[name]
-    assert _outputs(item, emulator(), expected=item.outputs(), min_sqnr_db=120).goldens_passed
+    assert item.run_on(emulator(), expected=item.outputs(), min_sqnr_db=120).goldens_passed
 
 
 def test_an_emulated_runner_is_killed_when_its_time_is_over(made, emulator):
     with pytest.raises(RunnerTimedOutError):
-        _outputs(made["int8.pte"], emulator(), warmup=1_000_000, timeout_seconds=3)
+        made["int8.pte"].run_on(emulator(), warmup=1_000_000, timeout_seconds=3)
 
 
 def test_an_unknown_core_is_refused_with_those_that_qemu_knows(emulator):
@@ -67,4 +59,4 @@ def test_the_root_shows_the_wanted_core(emulator):
 
 def test_torchscript_lite_has_no_arm64_library(made, emulator):
     with pytest.raises(EngineLibrariesMissingError, match="torchscript-lite"):
-        _outputs(made["int8.ptl"], emulator())
+        made["int8.ptl"].run_on(emulator())

@@ -150,24 +150,11 @@ def sent(monkeypatch):
     return files
 
 
-def _run(item, connection, **options):
-    with connection:
-        return run_artifact(
-            item.path, item.sha256, item.samples, connection, engine=item.engine, iterations=1, **options
-        )
-
-
-def _state(pid: int) -> str:
-    """Return the first letter of a process's state: nothing or Z where it has ended."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return state.stdout.strip()[:1]
-
-
 @pytest.mark.parametrize("name", ["int8.pte", "int8.onnx"])
 def test_outputs_equal_those_of_this_machine(made, board, name):
     item = made[name]
-    here = _run(item, Host())
-    there = _run(item, connect(board.place), expected=here.outputs)
+    here = item.run_on(Host())
+    there = item.run_on(connect(board.place), expected=here.outputs)
     assert there.goldens_passed
     for got, wanted in zip(there.outputs, here.outputs, strict=True):
         assert all(map(torch.equal, got, wanted))
@@ -186,7 +173,7 @@ def test_validate_adds_a_row_for_the_board(bundle, board, capsys, monkeypatch):
 
 def test_what_is_kept_there_is_not_sent_again(made, board, sent):
     item = made["int8.pte"]
-    _run(item, connect(board.place))
+    item.run_on(connect(board.place))
     assert not list(board.folder.glob("run-*"))  # only what may be kept is left
     sent.clear()
     with connect(board.place) as connection:
@@ -227,17 +214,17 @@ def test_a_crash_there_is_named(board):
             connection.fetch(["absent.raw"], board.user)
 
 
-def test_a_hanging_program_is_killed_with_all_that_it_started(made, board, tmp_path):
+def test_a_hanging_program_is_killed_with_all_that_it_started(made, board, tmp_path, state_of):
     with connect(board.place) as connection:
         hung = connection.run(["/bin/sh", "-c", "sleep 300 & echo $! > pid; wait"], 2)
         connection.fetch(["pid"], tmp_path)
     assert hung.timed_out
-    assert _state(int((tmp_path / "pid").read_text())) in ("", "Z")
+    assert state_of(int((tmp_path / "pid").read_text())) in ("", "Z")
     with pytest.raises(RunnerTimedOutError):
-        _run(made["int8.pte"], connect(board.place), warmup=1_000_000, timeout_seconds=1)
+        made["int8.pte"].run_on(connect(board.place), warmup=1_000_000, timeout_seconds=1)
 
 
-def test_a_connection_that_breaks_in_mid_run(board, tmp_path):
+def test_a_connection_that_breaks_in_mid_run(board, tmp_path, state_of):
     with connect(board.place) as connection:
         pid = board.folder / f"run-{connection._token}" / "pid"
 
@@ -256,7 +243,7 @@ def test_a_connection_that_breaks_in_mid_run(board, tmp_path):
     assert error.value.exit_status == 6
     assert error.value.lines["where"] == connection.description
     # Closing found the way back, ended the program and cleaned up.
-    assert _state(int((tmp_path / "pid").read_text())) in ("", "Z")
+    assert state_of(int((tmp_path / "pid").read_text())) in ("", "Z")
     assert not pid.parent.exists()
 
 
