@@ -6,13 +6,13 @@ import time
 import warnings
 
 import torch
-from torch.export import Dim, ExportedProgram
-from torch.fx import Graph, GraphModule, Node
+from torch.export import ExportedProgram
+from torch.fx import Graph, Node
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-from edgecompile.capture import MAX_BATCH
 from edgecompile.dataset import Dataset
-from edgecompile.graph_edit import ProgramEditor, operator_name, source_line, user_input_names
+from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
+from edgecompile.lift import lift
 from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, StepRecord
 from edgecompile.progress import Progress
 from edgecompile.quantize.annotate import EdgeQuantizer
@@ -54,7 +54,7 @@ def quantize(
             progress.advance()
         progress.finish(f"{len(samples)} samples")
         converted = convert_pt2e(prepared)
-        exported = _export_again(converted, program.exported, samples[0])
+        exported = lift(converted, program.exported)
     exported = snap_biases(exported)
     step = StepRecord(
         name="quantize",
@@ -71,21 +71,6 @@ def quantize(
         unquantized=tuple(_in_float(exported, names, quantizer.declined)),
         steps=(*program.steps, step),
     )
-
-
-def _export_again(
-    converted: GraphModule, before: ExportedProgram, inputs: tuple[torch.Tensor, ...]
-) -> ExportedProgram:
-    placeholders = {node.name: node.meta["val"] for node in before.graph.find_nodes(op="placeholder")}
-    values = [placeholders[name] for name in user_input_names(before)]
-    dynamic = any(isinstance(size, torch.SymInt) for value in values for size in value.shape)
-    # The order of an example's strides would become part of the program.
-    plain = tuple(tensor.contiguous() for tensor in inputs)
-    if not dynamic:
-        return torch.export.export(converted, plain)
-    batch = Dim("batch", min=1, max=MAX_BATCH)
-    pairs = tuple(torch.cat([tensor, tensor]) if len(tensor) == 1 else tensor for tensor in plain)
-    return torch.export.export(converted, pairs, dynamic_shapes=tuple({0: batch} for _ in pairs))
 
 
 def snap_biases(exported: ExportedProgram) -> ExportedProgram:

@@ -1,0 +1,100 @@
+"""Turns a converted graph module back into an `ExportedProgram`, without tracing it again."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch._guards import detect_fake_mode
+from torch.export import ExportedProgram
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.fx import Graph, GraphModule, Node
+
+from edgecompile.graph_edit import output_nodes, user_input_names
+
+
+def lift(graph_module: GraphModule, original: ExportedProgram) -> ExportedProgram:
+    """Lift a module's tensors into placeholders, and compute every value's shape and strides anew.
+
+    The program is the one that `torch.export.export` makes of the module, in a fraction of the time: names
+    and order are its own, for both become part of the artifacts.
+
+    Args:
+        graph_module: `original.module()` after rewrites; its tensors are attributes, its inputs the same.
+        original: Gives the inputs' shapes, which may be dynamic, and the signature around them.
+    """
+    values = {node.name: node.meta["val"] for node in original.graph.find_nodes(op="placeholder")}
+    inputs = {name: values[name] for name in user_input_names(original)}
+    fake_mode: Any = detect_fake_mode(list(inputs.values()))
+    graph = Graph()
+    read = {str(node.target) for node in graph_module.graph.find_nodes(op="get_attr")}
+    tensors = {**dict(graph_module.named_parameters()), **dict(graph_module.named_buffers())}
+    constants: dict[str, Node] = {}
+    state_dict: dict[str, torch.Tensor] = {}
+    for target in (name for name in tensors if name in read):
+        node = graph.placeholder(f"b_{target.replace('.', '_')}")
+        state_dict[target] = tensors[target].detach()
+        node.meta["val"] = fake_mode.from_tensor(state_dict[target], static_shapes=True)
+        constants[target] = node
+    copies: dict[Node, Node] = {}
+    given = graph_module.graph.find_nodes(op="placeholder")
+    for node, (name, value) in zip(given, inputs.items(), strict=True):
+        copies[node] = copied = graph.placeholder(name)
+        copied.name = copied.target = name  # fx renames what is called as a builtin, such as `input`
+        copied.meta["val"] = value
+    for node in graph_module.graph.nodes:
+        if node.op == "get_attr":
+            copies[node] = constants[str(node.target)]
+        elif node.op == "output":
+            graph.output(torch.fx.map_arg((node.args[0],), copies.__getitem__)[0])
+        elif node.op == "call_function":
+            copies[node] = _copy_call(graph, node, copies, fake_mode)
+    graph.eliminate_dead_code()
+    module = GraphModule(torch.nn.Module(), graph)
+    targets = {node.name: target for target, node in constants.items()}
+    placeholders = [node.name for node in graph.find_nodes(op="placeholder")]
+    return ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=ExportGraphSignature(
+            [_input_spec(name, targets.get(name)) for name in placeholders],
+            [
+                OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None)
+                for node in output_nodes(graph)
+            ],
+        ),
+        state_dict=state_dict,
+        range_constraints=copy.deepcopy(original.range_constraints),
+        module_call_graph=copy.deepcopy(original.module_call_graph[:1]),
+        example_inputs=original.example_inputs,
+        constants={},
+        verifiers=original.verifiers,
+    )
+
+
+def _copy_call(graph: Graph, node: Node, copies: dict[Node, Node], fake_mode: Any) -> Node:
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), copies.__getitem__)
+    # torch.export names a node after its operator, without the overload.
+    packet: Any = getattr(node.target, "overloadpacket", node.target)
+    copied = graph.create_node("call_function", node.target, args, kwargs, name=packet.__name__)
+    if "stack_trace" in node.meta:
+        copied.meta["stack_trace"] = node.meta["stack_trace"]
+    values = torch.fx.map_arg((args, kwargs), lambda argument: argument.meta["val"])
+    with fake_mode:
+        assert callable(node.target)
+        copied.meta["val"] = node.target(*values[0], **values[1])
+    return copied
+
+
+def _input_spec(name: str, target: str | None) -> InputSpec:
+    if target is None:
+        return InputSpec(InputKind.USER_INPUT, TensorArgument(name=name), None)
+    return InputSpec(InputKind.BUFFER, TensorArgument(name=name), target, persistent=True)
