@@ -83,7 +83,7 @@ def measure(name: str, folder: Path, images: int) -> dict[str, Any]:
     place = partial(in_python, precise=True)
     runs = [place(key, item.engine, item.data) for key, item in emitted.items()]
     with torch.no_grad():
-        float_outputs = run_float(captured.exported, samples)
+        float_outputs = run_float(captured.exported, samples, progress)
     quality = evaluate(
         program.exported, runs, samples, float_outputs, settings=target.validation, progress=progress
     )

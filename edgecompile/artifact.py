@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -17,6 +16,7 @@ from edgecompile.program import Declined, Precision
 from edgecompile.strict_toml import STRICT, parse
 
 MANIFEST = "manifest.json"
+PROGRAM, CONSTANTS = "program.json", "program.npz"
 SCHEMA_VERSION: Literal[1] = 1
 _OWN_DIGEST = "sha256"  # of the manifest itself, without this key
 
@@ -248,10 +248,3 @@ def _check_paths(manifest: Manifest, file: Path) -> None:
             raise InvalidManifestError(
                 f"the manifest has two hashes, or none, for {artifact.path!r}", where=str(file)
             )
-
-
-def hashes(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield the path, relative to a folder, and the SHA-256 of each file in it, sorted."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            yield path.relative_to(folder).as_posix(), sha256(path.read_bytes())

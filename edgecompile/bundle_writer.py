@@ -6,98 +6,102 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
-import torch
 
 from edgecompile import __version__
 from edgecompile.artifact import (
     SCHEMA_VERSION,
-    Artifact,
     Bundle,
     Emitted,
     Manifest,
     SettingEntry,
-    hashes,
     load_bundle,
-    sha256,
     write_manifest,
 )
-from edgecompile.compare import Outputs
-from edgecompile.dataset import Dataset, Sample, spread
-from edgecompile.errors import DiskFullError, OutputNotWritableError
-from edgecompile.evaluate import run_reference
-from edgecompile.program import QuantizedProgram
-from edgecompile.program_file import constants_to_npz, to_text
-from edgecompile.report import Report
+from edgecompile.errors import DiskFullError, EdgecompileError, OutputNotWritableError
+from edgecompile.owned_folder import is_abandoned, locked_folder, owned_folder
+from edgecompile.progress import Progress
 from edgecompile.settings import BuildSettings, check_replaceable
-from edgecompile.signature import inputs_of, outputs_of
+from edgecompile.stage_cache import Result
+from edgecompile.stages.bundle_files import BundleFiles, artifact_of, tensor_entry
 from edgecompile.target import Target
 
-PROGRAM, CONSTANTS, GOLDENS = "program.json", "program.npz", "goldens"
 _TOOLCHAIN = ("torch", "torchao", "executorch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy")
 
 
 def write_bundle(
     settings: BuildSettings,
     target: Target,
-    *,
-    program: QuantizedProgram,
-    emitted: Sequence[Emitted],
-    data: Dataset,
-    float_outputs: Outputs,
-    report: Report,
+    files: Result[BundleFiles],
+    artifacts: Sequence[Result[Emitted]],
+    progress: Progress,
 ) -> Bundle:
-    """Write `OUTPUT/<target>/` and return the bundle.
-
-    Args:
-        settings: Of the build.
-        target: The target that was built.
-        program: What the artifacts were lowered from.
-        emitted: The artifacts.
-        data: The goldens are chosen from these samples.
-        float_outputs: The model's own outputs for them.
-        report: Is written beside the artifacts.
+    """Write `OUTPUT/<target>/` and return the bundle; one that is there already and whole is left alone.
 
     Raises:
         OutputNotWritableError: The folder cannot be written, or holds something that is no bundle.
         DiskFullError: The disk filled up; nothing is left behind.
     """
     final = settings.output / target.name
+    manifest = _manifest(settings, target, files, artifacts)
+    if _holds(final, manifest):
+        progress.start(f"write {target.name}")
+        progress.finish(f"{final} is up to date")
+        return load_bundle(final)
+    contents = files.value().contents
+    progress.start(f"write {target.name}")
     with replaced_folder(final) as folder:
-        artifacts = []
-        for item in emitted:
-            name = f"{program.name}.{item.format}"
-            (folder / name).write_bytes(item.data)
-            artifacts.append(_artifact(name, item))
-        (folder / PROGRAM).write_text(to_text(program.exported), encoding="utf-8")
-        (folder / CONSTANTS).write_bytes(constants_to_npz(program.exported))
-        golden_pairs = spread(list(zip(data.samples, float_outputs, strict=True)), target.validation.goldens)
-        _write_goldens(folder / GOLDENS, program, golden_pairs)
-        (folder / "report.txt").write_text(report.text(), encoding="utf-8")
-        (folder / "report.json").write_text(report.json(), encoding="utf-8")
-        manifest = Manifest(
-            schema_version=SCHEMA_VERSION,
-            edgecompile_version=__version__,
-            name=program.name,
-            target=target.name,
-            precision=program.precision,
-            inputs=inputs_of(program.exported),
-            outputs=outputs_of(program.exported),
-            artifacts=tuple(artifacts),
-            goldens=len(golden_pairs),
-            files=dict(hashes(folder)),
-            toolchain={package: version(package).partition("+")[0] for package in _TOOLCHAIN},
-            settings=tuple(
-                SettingEntry(name=item.name, value=item.value, origin=item.origin)
-                for item in settings.own_settings()
-            ),
-        )
+        for entry, item in zip(manifest.artifacts, artifacts, strict=True):
+            (folder / entry.path).write_bytes(item.value().data)
+            item.drop()
+        for name, data in contents.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
         write_manifest(folder, manifest)
+    files.drop()
+    progress.finish(str(final))
     return load_bundle(final)
+
+
+def _manifest(
+    settings: BuildSettings,
+    target: Target,
+    files: Result[BundleFiles],
+    artifacts: Sequence[Result[Emitted]],
+) -> Manifest:
+    known = files.summary
+    entries = tuple(artifact_of(known["name"], item) for item in artifacts)
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        edgecompile_version=__version__,
+        name=known["name"],
+        target=target.name,
+        precision=known["precision"],
+        inputs=tuple(tensor_entry(row) for row in known["inputs"]),
+        outputs=tuple(tensor_entry(row) for row in known["outputs"]),
+        artifacts=entries,
+        goldens=known["goldens"],
+        files=dict(sorted((known["files"] | {entry.path: entry.sha256 for entry in entries}).items())),
+        toolchain={package: version(package).partition("+")[0] for package in _TOOLCHAIN},
+        settings=tuple(
+            SettingEntry(name=item.name, value=item.value, origin=item.origin)
+            for item in settings.own_settings()
+        ),
+    )
+
+
+def _holds(folder: Path, manifest: Manifest) -> bool:
+    """Tell whether a folder is the bundle of a manifest, whole."""
+    try:
+        bundle = load_bundle(folder)
+        if bundle.manifest != manifest:
+            return False
+        bundle.verify()
+    except EdgecompileError:
+        return False
+    return True
 
 
 @contextmanager
@@ -107,10 +111,13 @@ def replaced_folder(final: Path) -> Iterator[Path]:
     check_replaceable(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(aside, ignore_errors=True)  # of a killed process that had the same number
-        aside.mkdir()
-        yield aside
-        _swap(aside, final)
+        with ExitStack() as stack:
+            with locked_folder(final.parent):
+                _clear_up(final)
+                stack.enter_context(owned_folder(aside))
+            yield aside
+            with locked_folder(final.parent):
+                _swap(aside, final)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFullError(
@@ -123,8 +130,18 @@ def replaced_folder(final: Path) -> Iterator[Path]:
             where=error.filename or str(final.parent),
             hint="choose another folder with --output",
         ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _clear_up(final: Path) -> None:
+    """Remove what killed processes left; the earlier bundle comes back where it is the only one."""
+    for earlier in final.parent.glob(f".{final.name}.*.earlier"):
+        if final.exists():
+            shutil.rmtree(earlier, ignore_errors=True)
+        else:
+            earlier.rename(final)
+    for aside in final.parent.glob(f".{final.name}.*.partial"):
+        if is_abandoned(aside):
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def _swap(aside: Path, final: Path) -> None:
@@ -139,40 +156,3 @@ def _swap(aside: Path, final: Path) -> None:
         if earlier.exists() and not final.exists():
             earlier.rename(final)
         shutil.rmtree(earlier, ignore_errors=True)
-
-
-def _artifact(name: str, item: Emitted) -> Artifact:
-    return Artifact(
-        format=item.format,
-        engine=item.engine,
-        engine_version=item.engine_version,
-        path=name,
-        size_bytes=len(item.data),
-        sha256=sha256(item.data),
-        operators=item.operators,
-        delegates=item.delegates,
-    )
-
-
-def _write_goldens(
-    folder: Path, program: QuantizedProgram, pairs: Sequence[tuple[Sample, Sequence[torch.Tensor]]]
-) -> None:
-    """Write inputs, and outputs of the float model and of the quantized reference, as .npy files."""
-    folder.mkdir()
-    references = run_reference(program.exported, [sample for sample, _ in pairs], "exact")
-    input_names = [entry.name for entry in inputs_of(program.exported)]
-    output_names = [entry.name for entry in outputs_of(program.exported)]
-    for index, (sample, floats) in enumerate(pairs):
-        groups = (
-            ("input", input_names, sample.inputs),
-            ("float", output_names, floats),
-            ("reference", output_names, references[index]),
-        )
-        for kind, names, tensors in groups:
-            for name, tensor in zip(names, tensors, strict=True):
-                np.save(folder / golden_name(index, kind, name), tensor.numpy(), allow_pickle=False)
-
-
-def golden_name(index: int, kind: str, tensor_name: str) -> str:
-    """Return a golden's file name: `000-input-x.npy`, `000-float-output.npy`, `000-reference-output.npy`."""
-    return f"{index:03d}-{kind}-{tensor_name}.npy"

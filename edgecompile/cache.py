@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -13,19 +15,27 @@ from filelock import FileLock
 
 from edgecompile.errors import CacheNotWritableError
 
+# Another folder for the cache, as a CI system that keeps it between runs may want.
+FOLDER_VARIABLE = "EDGECOMPILE_CACHE"
+
 
 def cache_folder() -> Path:
     """Return the folder of this user's cache; it may not exist yet."""
-    return Path(platformdirs.user_cache_dir("edgecompile"))
+    return Path(os.environ.get(FOLDER_VARIABLE) or platformdirs.user_cache_dir("edgecompile"))
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return the SHA-256 of `parts`, in hexadecimal; other parts never give the same."""
+    found = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else part.encode()
+        found.update(len(data).to_bytes(8, "little") + data)
+    return found.hexdigest()
 
 
 def key(*parts: str | bytes) -> str:
     """Return a short name for what was made from `parts`."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part if isinstance(part, bytes) else part.encode()
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()[:16]
+    return digest(*parts)[:16]
 
 
 def kept(name: str, make: Callable[[Path], None]) -> Path:
@@ -38,6 +48,8 @@ def kept(name: str, make: Callable[[Path], None]) -> Path:
     """
     folder = cache_folder() / name
     if folder.is_dir():
+        with contextlib.suppress(OSError):
+            os.utime(folder)  # what was not used for longest is removed first
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

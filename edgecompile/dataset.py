@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 _FORMS = "a .npz file, a folder of .npy files or images, or file.py:function"
 
+NOISE = "seeded noise (no data was given)"
+"""What a dataset is called that no user gave."""
+
 T = TypeVar("T")
 RawSample = tuple[tuple[Any, ...], Any]
 """The inputs of a sample as arrays or tensors, and its label or None; nothing is checked yet."""

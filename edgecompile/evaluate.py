@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -66,16 +67,26 @@ class Quality:
     missed: tuple[str, ...] = ()
 
 
+def quality_from_dict(row: dict[str, Any]) -> Quality:
+    """Return the row that `dataclasses.asdict` gave."""
+    kinds = {"against_float": Closeness, "reference": Closeness, "as_here": Equality}
+    nested = {name: kind(**row[name]) for name, kind in kinds.items() if row[name] is not None}
+    return Quality(**row | nested | {"missed": tuple(row["missed"])})
+
+
 def needs_precise_host(target: Target) -> bool:
     """Tell whether this host's default arithmetic may be worse than the target's own."""
     return target.architecture != "x86-64"
 
 
-def run_float(exported: ExportedProgram, samples: Sequence[Sample]) -> Outputs:
+def run_float(exported: ExportedProgram, samples: Sequence[Sample], progress: Progress) -> Outputs:
     """Return the float program's outputs."""
+    progress.start("float model")
     module = exported.module(check_guards=False)
     with torch.no_grad():
-        return [_tuple(module(*sample.inputs)) for sample in samples]
+        outputs = [_tuple(module(*sample.inputs)) for sample in samples]
+    progress.finish(f"{len(samples)} samples")
+    return outputs
 
 
 def run_reference(
@@ -85,6 +96,43 @@ def run_reference(
     reference = Reference(exported, arithmetic)
     with torch.no_grad():
         return [reference.run(sample.inputs) for sample in samples]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """An artifact's outputs on all samples, and where it ran."""
+
+    name: str
+    format: str
+    engine: str
+    native: bool
+    outputs: Outputs
+
+
+def run_one(artifact: ArtifactRun, samples: Sequence[Sample], progress: Progress) -> Ran:
+    """Run an artifact on all samples.
+
+    Raises:
+        EngineFailedError: The engine rejects the artifact or its inputs.
+    """
+    progress.start(f"run {artifact.name}", len(samples))
+    outputs = []
+    for output in artifact.run(sample.inputs for sample in samples):
+        outputs.append(output)
+        progress.advance()
+    progress.finish(f"{len(samples)} samples")
+    return Ran(
+        name=artifact.name,
+        format=artifact.format,
+        engine=artifact.engine,
+        native=artifact.native,
+        outputs=outputs,
+    )
+
+
+def arithmetics_of(engines: Sequence[str]) -> tuple[Arithmetic, ...]:
+    """Return the arithmetics that references are needed in: the exact one, and those of the engines."""
+    return tuple(dict.fromkeys(("exact", *(load_engine(name).arithmetic for name in engines))))
 
 
 def evaluate(
@@ -109,46 +157,58 @@ def evaluate(
     Raises:
         EngineFailedError: An engine rejects an artifact or its inputs.
     """
+    progress.start("reference")
+    references = {
+        arithmetic: run_reference(exported, samples, arithmetic)
+        for arithmetic in arithmetics_of([artifact.engine for artifact in artifacts])
+    }
+    progress.finish(f"{len(samples)} samples")
+    ran = [run_one(artifact, samples, progress) for artifact in artifacts]
+    return quality_rows(ran, references, samples, float_outputs, settings)
+
+
+def quality_rows(
+    ran: Sequence[Ran],
+    references: Mapping[Arithmetic, Outputs],
+    samples: Sequence[Sample],
+    float_outputs: Outputs,
+    settings: ValidationSettings,
+) -> tuple[Quality, ...]:
+    """Compare outputs with the float model's, and with the reference's in each engine's arithmetic.
+
+    Args:
+        ran: What the artifacts gave; native runs after those in Python.
+        references: What the reference gave, in each arithmetic that is needed.
+        samples: Give the labels, where all have one.
+        float_outputs: The model's own outputs.
+        settings: The thresholds.
+    """
     labels = [sample.label for sample in samples if sample.label is not None]
     labelled = labels if len(labels) == len(samples) else None
 
     def task(outputs: Outputs) -> float | None:
         return accuracy(outputs, labelled) if labelled is not None else None
 
-    progress.start("reference", 1)
-    references: dict[Arithmetic, Outputs] = {"exact": run_reference(exported, samples, "exact")}
     base = closeness(references["exact"], float_outputs)
-    progress.finish(f"{len(samples)} samples")
     rows = [
         Quality(name="float", against_float=None, accuracy=task(float_outputs)),
         Quality(name="reference", against_float=base, accuracy=task(references["exact"])),
     ]
-    here: dict[str, tuple[str, Outputs]] = {}
-    for artifact in artifacts:
-        progress.start(f"run {artifact.name}", len(samples))
-        outputs = []
-        for output in artifact.run(sample.inputs for sample in samples):
-            outputs.append(output)
-            progress.advance()
-        if not artifact.native:
-            here[artifact.format] = artifact.name, outputs
-        arithmetic = load_engine(artifact.engine).arithmetic
-        if arithmetic not in references:
-            references[arithmetic] = run_reference(exported, samples, arithmetic)
-        own = references[arithmetic]
-        found, expected = closeness(outputs, float_outputs), closeness(own, float_outputs)
+    here = {run.format: (run.name, run.outputs) for run in ran if not run.native}
+    for run in ran:
+        own = references[load_engine(run.engine).arithmetic]
+        found, expected = closeness(run.outputs, float_outputs), closeness(own, float_outputs)
         rows.append(
             Quality(
-                name=artifact.name,
+                name=run.name,
                 against_float=found,
                 reference=expected,
-                identical=identical_share(outputs, own),
-                as_here=_equality(outputs, *here[artifact.format]) if artifact.native else None,
-                accuracy=task(outputs),
+                identical=identical_share(run.outputs, own),
+                as_here=_equality(run.outputs, *here[run.format]) if run.native else None,
+                accuracy=task(run.outputs),
                 missed=tuple(_missed(found, expected, len(samples), settings)),
             )
         )
-        progress.finish(f"{found.sqnr_db:.1f} dB")
     return tuple(rows)
 
 

@@ -1,16 +1,44 @@
-"""Reads the goldens of a bundle: inputs, and what the float model made of them."""
+"""The goldens of a bundle: inputs, and what the float model and the reference made of them."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
 from edgecompile.artifact import Bundle, TensorEntry
-from edgecompile.bundle_writer import GOLDENS, golden_name
 from edgecompile.dataset import Sample
 from edgecompile.errors import InvalidManifestError
+
+_FOLDER = "goldens"
+Golden = tuple[Sample, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]
+"""A sample, and the outputs of the float model and of the reference for it."""
+
+
+def golden_files(
+    goldens: Sequence[Golden], inputs: Sequence[TensorEntry], outputs: Sequence[TensorEntry]
+) -> dict[str, bytes]:
+    """Return the `.npy` files of goldens, by their paths in the bundle."""
+    contents = {}
+    for index, (sample, floats, references) in enumerate(goldens):
+        groups = (
+            ("input", inputs, sample.inputs),
+            ("float", outputs, floats),
+            ("reference", outputs, references),
+        )
+        for kind, entries, tensors in groups:
+            for entry, tensor in zip(entries, tensors, strict=True):
+                buffer = io.BytesIO()
+                np.save(buffer, tensor.numpy(), allow_pickle=False)
+                contents[_file(index, kind, entry.name)] = buffer.getvalue()
+    return contents
+
+
+def _file(index: int, kind: str, tensor_name: str) -> str:
+    """Return a golden's path: `goldens/000-input-x.npy`, `goldens/000-reference-output.npy`."""
+    return f"{_FOLDER}/{index:03d}-{kind}-{tensor_name}.npy"
 
 
 def read_goldens(bundle: Bundle) -> tuple[list[Sample], list[tuple[torch.Tensor, ...]]]:
@@ -30,7 +58,7 @@ def read_goldens(bundle: Bundle) -> tuple[list[Sample], list[tuple[torch.Tensor,
 
 
 def _read_golden(bundle: Bundle, index: int, kind: str, entry: TensorEntry) -> torch.Tensor:
-    file = f"{GOLDENS}/{golden_name(index, kind, entry.name)}"
+    file = _file(index, kind, entry.name)
     try:
         array = np.load(io.BytesIO(bundle.read(file)), allow_pickle=False)
         tensor = torch.from_numpy(array)

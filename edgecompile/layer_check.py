@@ -181,7 +181,7 @@ def explode(exported: ExportedProgram) -> QuantizedProgram:
         name="layers",
         precision="int8",
         exported=program,
-        float_exported=program,
+        float_weight_bytes=0,
         unquantized=(),
         steps=(),
     )

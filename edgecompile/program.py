@@ -9,7 +9,7 @@ quantized. Inside the graph states everything speaks `torch.export.ExportedProgr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,11 @@ class StepRecord:
     declined: tuple[Declined, ...] = ()
 
 
+def step_from_dict(row: dict[str, Any]) -> StepRecord:
+    """Return the step that `dataclasses.asdict` gave."""
+    return StepRecord(**row | {"declined": tuple(Declined(**item) for item in row["declined"])})
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceModel:
     """What the user handed in: a module with example inputs, or a program captured earlier."""
@@ -75,13 +80,13 @@ class QuantizedProgram:
 
     Attributes:
         exported: The ATen graph; in INT8 with quantize/dequantize nodes around what is quantized.
-        float_exported: The same program before quantization: the reference in float.
+        float_weight_bytes: What the constants took before quantization.
         unquantized: What stays in float, and why; empty in fp32, where nothing was to be quantized.
     """
 
     name: str
     precision: Precision
     exported: ExportedProgram
-    float_exported: ExportedProgram
+    float_weight_bytes: int
     unquantized: tuple[Declined, ...]
     steps: tuple[StepRecord, ...]

@@ -45,7 +45,7 @@ _TEXTS = {
     )
 }
 _LARGEST_INPUT = 2**28  # elements
-_DTYPES = {
+DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (
         torch.float32,
@@ -70,13 +70,13 @@ def to_text(exported: ExportedProgram) -> str:
             row = {"constant" if node.name in constants else "input": node.name}
             row |= {"type": _describe(node)}
         elif node.op == "output":
-            row = {"output": _encode(node.args[0])}
+            row = {"output": encode(node.args[0])}
         else:
             row = {
                 "name": node.name,
-                "call": _call_name(node.target),
-                "args": _encode(node.args),
-                "kwargs": _encode(node.kwargs),
+                "call": call_name(node.target),
+                "args": encode(node.args),
+                "kwargs": encode(node.kwargs),
                 "where": source_line(node),
             }
         rows.append(json.dumps(row))
@@ -118,29 +118,31 @@ def _describe(node: Node) -> dict[str, Any]:
     return {"shape": sizes, "dtype": str(value.dtype).removeprefix("torch.")}
 
 
-def _encode(value: object) -> Any:
+def encode(value: object) -> Any:
+    """Return an argument of a node as JSON's types."""
     if isinstance(value, Node):
         return {"node": value.name}
     if isinstance(value, torch.dtype):
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, list | tuple):
-        return [_encode(item) for item in value]
+        return [encode(item) for item in value]
     if isinstance(value, dict):
-        return {key: _encode(item) for key, item in value.items()}
+        return {key: encode(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     return {"text": str(value)}  # layouts, devices and memory formats
 
 
-def _decode(value: Any, nodes: dict[str, Node]) -> Any:
+def decode(value: Any, nodes: dict[str, Node]) -> Any:
+    """Return an argument, with the nodes that it names."""
     if isinstance(value, list):
-        return [_decode(item, nodes) for item in value]
+        return [decode(item, nodes) for item in value]
     if not isinstance(value, dict):
         return value
     if set(value) == {"node"}:
         return nodes[value["node"]]
     if set(value) == {"dtype"}:
-        return _DTYPES[value["dtype"]]
+        return DTYPES[value["dtype"]]
     if set(value) == {"text"}:
         return _TEXTS[value["text"]]
     raise ValueError(f"unknown argument {value!r}")
@@ -162,19 +164,19 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
             plain = [2 if size is None else int(size) for size in sizes]
             if math.prod(plain) > _LARGEST_INPUT:
                 raise ValueError(f"an input of {plain} is too large")
-            examples.append(torch.zeros(plain, dtype=_DTYPES[row["type"]["dtype"]]))
+            examples.append(torch.zeros(plain, dtype=DTYPES[row["type"]["dtype"]]))
         elif "constant" in row:
             name = _identifier(row["constant"])
             root.register_buffer(name, constants[name])
             nodes[name] = graph.get_attr(name)
         elif "output" in row:
-            returned = tuple(_decode(row["output"], nodes))
+            returned = tuple(decode(row["output"], nodes))
             graph.output(returned)
         else:
-            arguments = tuple(_decode(row["args"], nodes))
+            arguments = tuple(decode(row["args"], nodes))
             # torch.fx writes these names into code that it compiles.
-            keywords = {_identifier(key): _decode(item, nodes) for key, item in row["kwargs"].items()}
-            node = graph.call_function(_operator(row["call"]), arguments, keywords)
+            keywords = {_identifier(key): decode(item, nodes) for key, item in row["kwargs"].items()}
+            node = graph.call_function(operator_named(row["call"]), arguments, keywords)
             node.name = _identifier(row["name"])
             where = _SOURCE_LINE.fullmatch(row["where"])
             if where:
@@ -194,7 +196,8 @@ def _identifier(name: str) -> str:
     return name
 
 
-def _operator(text: str) -> Any:
+def operator_named(text: str) -> Any:
+    """Return an operator of a program; raises ValueError for anything else that has a name."""
     if text in _PYTHON_OPERATORS:
         return _PYTHON_OPERATORS[text]
     match = _OPERATOR.fullmatch(text)
@@ -211,5 +214,6 @@ def _operator(text: str) -> Any:
     return found
 
 
-def _call_name(target: Any) -> str:
+def call_name(target: Any) -> str:
+    """Return the name that `operator_named` knows."""
     return str(target) if isinstance(target, torch._ops.OpOverload) else str(target.__name__)

@@ -17,6 +17,9 @@ class Progress(Protocol):
     def finish(self, detail: str = "") -> None:
         """End the stage, with a few words on its result."""
 
+    def note(self, text: str) -> None:
+        """Say what the user should know and need not act on."""
+
 
 class QuietProgress:
     """Says nothing: for tests and for use as a library."""
@@ -28,4 +31,7 @@ class QuietProgress:
         """Do nothing."""
 
     def finish(self, detail: str = "") -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
         """Do nothing."""

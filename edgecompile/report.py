@@ -12,11 +12,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from edgecompile.artifact import Emitted
+from edgecompile.artifact import Artifact
 from edgecompile.compare import Closeness
 from edgecompile.evaluate import Quality
 from edgecompile.program import Declined, QuantizedProgram
-from edgecompile.quantize.layers import constants_of, quantized_layers
+from edgecompile.quantize.layers import quantized_layers
 from edgecompile.text_table import render, table
 
 
@@ -25,13 +25,16 @@ class Report:
     """The report of one bundle.
 
     Attributes:
+        artifacts: What was emitted.
+        declined: What each format runs slower than it could, and why.
         samples: How many samples the quality was measured on.
         data: Where these come from.
     """
 
     program: QuantizedProgram
     target: str
-    emitted: tuple[Emitted, ...]
+    artifacts: tuple[Artifact, ...]
+    declined: dict[str, tuple[Declined, ...]]
     quality: tuple[Quality, ...]
     samples: int
     data: str
@@ -72,11 +75,11 @@ class Report:
                 {
                     "format": item.format,
                     "engine": item.engine,
-                    "size_bytes": len(item.data),
+                    "size_bytes": item.size_bytes,
                     "operators": item.operators,
                     "delegates": item.delegates,
                 }
-                for item in self.emitted
+                for item in self.artifacts
             ],
             "quality": [quality_dict(row) for row in self.quality],
             "steps": [dataclasses.asdict(step) for step in self.program.steps],
@@ -88,21 +91,23 @@ class Report:
         """Return everything that was not done, with the stage that declined it."""
         rows = [(step.name, row) for step in self.program.steps for row in step.declined]
         rows += [("quantize", row) for row in self.program.unquantized]
-        rows += [(f"emit {item.format}", row) for item in self.emitted for row in item.declined]
+        rows += [
+            (f"emit {item.format}", row) for item in self.artifacts for row in self.declined[item.format]
+        ]
         return rows
 
     def _float_bytes(self) -> int:
-        return sum(value.nbytes for value in constants_of(self.program.float_exported).values())
+        return self.program.float_weight_bytes
 
     def _artifact_table(self) -> Table:
         rows = table("artifact", "engine", "size", "of float weights", "delegate calls")
-        for item in self.emitted:
-            share = len(item.data) / max(self._float_bytes(), 1)
+        for item in self.artifacts:
+            share = item.size_bytes / max(self._float_bytes(), 1)
             calls = ", ".join(f"{count} {name}" for name, count in item.delegates.items())
             rows.add_row(
-                f"{self.program.name}.{item.format}",
+                item.path,
                 f"{item.engine} {item.engine_version}",
-                f"{len(item.data) / 1e6:.2f} MB",
+                f"{item.size_bytes / 1e6:.2f} MB",
                 f"{share:.1%}",
                 calls or "-",
             )

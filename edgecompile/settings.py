@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import with_config
+from pydantic import Field, with_config
 
 from edgecompile.artifact import MANIFEST
 from edgecompile.dataset import check_data
@@ -44,9 +44,13 @@ class Options:
     precision: Precision | None = None
     dynamic_batch: bool | None = None
     output: str | None = None
+    cache: bool | None = None
+    jobs: Annotated[int, Field(ge=0)] | None = None
 
 
-DEFAULTS = Options(target=(), format=(), precision="int8", dynamic_batch=False, output="build")
+DEFAULTS = Options(
+    target=(), format=(), precision="int8", dynamic_batch=False, output="build", cache=True, jobs=0
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,8 @@ class BuildSettings:
         evaluation: Data to measure quality on, not used for calibration.
         dynamic_batch: Whether the artifacts take any batch size.
         output: The folder that gets one folder for each target.
+        cache: Whether results are kept for later builds, and those of earlier ones used.
+        jobs: The most processes that lower at once; 0 for as many as CPUs and memory allow.
         origins: Where each of the settings comes from, by its name on the command line.
     """
 
@@ -74,6 +80,8 @@ class BuildSettings:
     precision: Precision = "int8"
     dynamic_batch: bool = False
     output: Path = Path("build")
+    cache: bool = True
+    jobs: int = 0
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def own_settings(self) -> tuple[Setting, ...]:
@@ -88,6 +96,8 @@ class BuildSettings:
             "precision": self.precision,
             "dynamic-batch": self.dynamic_batch,
             "output": str(self.output),
+            "cache": self.cache,
+            "jobs": self.jobs,
         }
         return tuple(
             Setting(name=name, value=value, origin=self.origins.get(name, "default"))
@@ -137,6 +147,8 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
         precision=chosen["precision"],
         dynamic_batch=chosen["dynamic_batch"],
         output=Path(chosen["output"]),
+        cache=chosen["cache"],
+        jobs=chosen["jobs"],
         origins=origins,
     )
     _check(settings, problems)

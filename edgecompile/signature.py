@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.artifact import TensorEntry
-from edgecompile.dataset import Dataset, Sample, TensorSpec
+from edgecompile.dataset import NOISE, Dataset, Sample, TensorSpec
 from edgecompile.graph_edit import output_nodes, user_input_names
 from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, parameters_of
 
@@ -50,7 +50,7 @@ def random_dataset(specs: Sequence[TensorSpec]) -> Dataset:
         Sample(inputs=tuple(_noise(spec, generator) for spec in specs), label=None)
         for _ in range(_RANDOM_SAMPLES)
     )
-    return Dataset(samples=samples, spec="seeded noise (no data was given)")
+    return Dataset(samples=samples, spec=NOISE)
 
 
 def _noise(spec: TensorSpec, generator: torch.Generator) -> torch.Tensor:

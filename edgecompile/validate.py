@@ -12,9 +12,8 @@ from typing import Any
 from rich.table import Table
 from torch.export import ExportedProgram
 
-from edgecompile.artifact import MANIFEST, Bundle, load_bundle
+from edgecompile.artifact import CONSTANTS, MANIFEST, PROGRAM, Bundle, load_bundle
 from edgecompile.artifact_run import ArtifactRun, Place, in_python, over_connection
-from edgecompile.bundle_writer import CONSTANTS, PROGRAM
 from edgecompile.connection import Connection
 from edgecompile.dataset import Sample
 from edgecompile.emitter import load_emitter

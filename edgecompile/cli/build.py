@@ -23,6 +23,13 @@ from edgecompile.cli.options import json_option, traceback_option
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML with these options as keys."
 )
 @click.option("--output", metavar="DIR", help="Gets a folder for each target. Default: build.")
+@click.option("--cache/--no-cache", default=None, help="Use and keep results of stages. Default: on.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Processes that lower at once. Default: as fits.",
+)
 @click.option("--plan", is_flag=True, help="Print the settings and where each comes from; build nothing.")
 @json_option
 @traceback_option

@@ -38,6 +38,10 @@ class PlainProgress:
         """Print the stage's line."""
         click.echo(_line(self._stage, time.monotonic() - self._started, detail), err=True)
 
+    def note(self, text: str) -> None:
+        """Print a line of its own."""
+        click.echo(f"note: {text}", err=True)
+
 
 class TerminalProgress:
     """A bar, or a spinner where the length is unknown, that becomes the stage's line when it ends."""
@@ -63,6 +67,10 @@ class TerminalProgress:
         self._clear()
         line = _line(self._stage, time.monotonic() - self._started, detail)
         self._bars.console.print(line, markup=False, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bars.console.print(f"note: {text}", markup=False, highlight=False)
 
     def _clear(self) -> None:
         if self._task is not None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
+from torchao.quantization.pt2e import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from edgecompile.dataset import Dataset
@@ -16,7 +21,13 @@ from edgecompile.lift import lift
 from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, StepRecord
 from edgecompile.progress import Progress
 from edgecompile.quantize.annotate import EdgeQuantizer
-from edgecompile.quantize.layers import DEQUANTIZE, DEQUANTIZE_PER_CHANNEL, QUANTIZE, quantized_layers
+from edgecompile.quantize.layers import (
+    DEQUANTIZE,
+    DEQUANTIZE_PER_CHANNEL,
+    QUANTIZE,
+    constants_of,
+    quantized_layers,
+)
 from edgecompile.target import QuantizationSettings
 
 
@@ -26,36 +37,74 @@ def keep_float(program: CapturedProgram) -> QuantizedProgram:
         name=program.name,
         precision="fp32",
         exported=program.exported,
-        float_exported=program.exported,
+        float_weight_bytes=_weight_bytes(program),
         unquantized=(),
         steps=program.steps,
     )
 
 
-def quantize(
-    program: CapturedProgram, data: Dataset, settings: QuantizationSettings, progress: Progress
-) -> QuantizedProgram:
-    """Quantize a program with static ranges, calibrated on the user's samples.
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A program with an observer at every value that is to be quantized.
+
+    Attributes:
+        model: Runs like the program, and observes.
+        names: What the program's computing nodes were called.
+        declined: Nodes that stay in float, by name, each with the reason.
+    """
+
+    program: CapturedProgram
+    model: GraphModule
+    names: list[str]
+    declined: dict[str, str]
+
+
+Ranges = dict[str, dict[str, torch.Tensor]]
+"""The state of each activation's observer, by the observer's name."""
+
+
+def prepare(program: CapturedProgram, settings: QuantizationSettings) -> Prepared:
+    """Insert the observers."""
+    quantizer = EdgeQuantizer(settings)
+    with _quiet():
+        model = program.exported.module(check_guards=False)
+        names = [node.name for node in _computing(model.graph)]
+        prepared = prepare_pt2e(model, quantizer)
+    return Prepared(program=program, model=prepared, names=names, declined=quantizer.declined)
+
+
+def calibrate(prepared: Prepared, data: Dataset, progress: Progress) -> Ranges:
+    """Run the samples through the observers, and return what those of the activations have seen."""
+    progress.start("calibrate", len(data.samples))
+    with _quiet():
+        for sample in data.samples:
+            prepared.model(*sample.inputs)
+            progress.advance()
+    progress.finish(f"{len(data.samples)} samples")
+    return {
+        str(node.target): {key: value.detach() for key, value in observer.state_dict().items()}
+        for node, observer in _observer_calls(prepared.model)
+        if node.all_input_nodes[0].op != "get_attr"
+    }
+
+
+def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
+    """Replace the observers by quantize and dequantize nodes with the ranges that were seen.
 
     Weights are symmetric int8, per output channel; activations affine int8, per tensor. Jacob et al.
     2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference".
     """
     started = time.perf_counter()
-    samples = [sample.inputs for sample in data.samples[: settings.calibration_samples]]
-    quantizer = EdgeQuantizer(settings)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # torchao warns of its own deprecations
-        model = program.exported.module(check_guards=False)
-        names = [node.name for node in _computing(model.graph)]
-        prepared = prepare_pt2e(model, quantizer)
-        progress.start("calibrate", len(samples))
-        for inputs in samples:
-            prepared(*inputs)
-            progress.advance()
-        progress.finish(f"{len(samples)} samples")
-        converted = convert_pt2e(prepared)
-        exported = lift(converted, program.exported)
-    exported = snap_biases(exported)
+    program, model = prepared.program, prepared.model
+    with _quiet():
+        for node, observer in _observer_calls(model):
+            source = node.all_input_nodes[0]
+            if source.op == "get_attr":
+                observer(attrgetter(str(source.target))(model))  # a weight is measured when it is seen first
+                continue
+            for key, value in ranges[str(node.target)].items():
+                setattr(observer, key, value)
+        exported = snap_biases(lift(convert_pt2e(model), program.exported))
     step = StepRecord(
         name="quantize",
         seconds=time.perf_counter() - started,
@@ -67,10 +116,37 @@ def quantize(
         name=program.name,
         precision="int8",
         exported=exported,
-        float_exported=program.exported,
-        unquantized=tuple(_in_float(exported, names, quantizer.declined)),
+        float_weight_bytes=_weight_bytes(program),
+        unquantized=tuple(_in_float(exported, prepared.names, prepared.declined)),
         steps=(*program.steps, step),
     )
+
+
+def quantize(
+    program: CapturedProgram, data: Dataset, settings: QuantizationSettings, progress: Progress
+) -> QuantizedProgram:
+    """Quantize a program with static ranges, calibrated on the user's samples."""
+    prepared = prepare(program, settings)
+    limited = replace(data, samples=data.samples[: settings.calibration_samples])
+    return convert(prepared, calibrate(prepared, limited, progress))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # torchao warns of its own deprecations
+        yield
+
+
+def _observer_calls(model: GraphModule) -> Iterator[tuple[Node, torch.nn.Module]]:
+    for node in model.graph.find_nodes(op="call_module"):
+        observer = model.get_submodule(str(node.target))
+        if isinstance(observer, ObserverBase):
+            yield node, observer
+
+
+def _weight_bytes(program: CapturedProgram) -> int:
+    return sum(value.nbytes for value in constants_of(program.exported).values())
 
 
 def snap_biases(exported: ExportedProgram) -> ExportedProgram:

@@ -155,7 +155,7 @@ def program_of(
         name="small",
         precision=precision,
         exported=exported,
-        float_exported=exported,
+        float_weight_bytes=0,
         unquantized=(),
         steps=(),
     )

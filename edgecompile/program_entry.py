@@ -1,0 +1,194 @@
+"""Programs as they are kept between the stages of a build: exact, and read back without tracing.
+
+Unlike the text of a bundle (`program_file`), which anyone may have written and which is traced again, this
+form says every value's shape and strides, so that a program read back gives the artifacts that it would have
+given before. It names operators, and holds no code.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.export import Dim, ExportedProgram
+from torch.export.graph_signature import (
+    ExportGraphSignature,
+    InputKind,
+    InputSpec,
+    OutputKind,
+    OutputSpec,
+    TensorArgument,
+)
+from torch.fx import Graph, GraphModule, Node
+from torch.utils import _pytree
+
+from edgecompile.capture import MAX_BATCH
+from edgecompile.graph_edit import source_line, user_input_names
+from edgecompile.program_file import DTYPES, call_name, decode, encode, operator_named
+from edgecompile.quantize.layers import constants_of
+from edgecompile.tensor_file import can_hold
+
+
+def program_text(exported: ExportedProgram) -> str:
+    """Return all of a program but its constants' values, as JSON; equal programs give equal texts."""
+    constants = constants_of(exported)
+    rows: list[dict[str, Any]] = []
+    for node in exported.graph.nodes:
+        if node.op == "output":
+            rows.append({"output": encode(node.args[0])})
+            continue
+        row: dict[str, Any] = {"name": node.name, "value": _describe(node.meta.get("val"))}
+        if node.op == "placeholder":
+            row["constant"] = node.name in constants
+        else:
+            row |= {"call": call_name(node.target), "args": encode(node.args), "kwargs": encode(node.kwargs)}
+            row["where"] = source_line(node)
+        rows.append(row)
+    signature = exported.module_call_graph[0].signature
+    assert signature is not None
+    specs = [_pytree.treespec_dumps(spec) for spec in (signature.in_spec, signature.out_spec)]
+    names = signature.forward_arg_names
+    return json.dumps({"rows": rows, "specs": specs, "argument_names": names}, indent=None)
+
+
+def can_keep(exported: ExportedProgram) -> bool:
+    """Tell whether `read_program` can rebuild a program: its only dynamic size is the batch."""
+    if not can_hold(constants_of(exported)):
+        return False
+    ranges = exported.range_constraints
+    if not ranges:
+        return True
+    inputs = [node.meta["val"] for node in _inputs(exported)]
+    return all(
+        isinstance(size, torch.SymInt) == (axis == 0)
+        for value in inputs
+        for axis, size in enumerate(value.shape)
+    ) and all((int(bound.lower), int(bound.upper)) == (1, MAX_BATCH) for bound in ranges.values())
+
+
+def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgram:
+    """Rebuild a program.
+
+    Args:
+        text: Of `program_text`.
+        constants: The values of the constants, by their placeholders' names.
+
+    Raises:
+        ValueError, KeyError, TypeError: The text is not that of a program.
+    """
+    document = json.loads(text)
+    rows = document["rows"]
+    inputs = [row for row in rows if "constant" in row and not row["constant"]]
+    skeleton = _skeleton(inputs)
+    given = {row["name"]: node.meta["val"] for row, node in zip(inputs, _inputs(skeleton), strict=True)}
+    fake_mode: Any = torch._guards.detect_fake_mode(list(given.values()))
+    graph = Graph()
+    nodes: dict[str, Node] = {}
+    for row in rows:
+        if "output" in row:
+            graph.output(tuple(decode(row["output"], nodes)))
+            continue
+        name = row["name"]
+        if "constant" in row:
+            node = graph.placeholder(name)
+            value = given.get(name)
+            node.meta["val"] = (
+                fake_mode.from_tensor(constants[name], static_shapes=True) if row["constant"] else value
+            )
+            node.target = name
+        else:
+            keywords = {key: decode(item, nodes) for key, item in row["kwargs"].items()}
+            arguments = tuple(decode(row["args"], nodes))
+            node = graph.call_function(operator_named(row["call"]), arguments, keywords)
+            node.meta["val"] = _value(node, row["value"], fake_mode)
+            if row["where"]:
+                file, _, line = row["where"].rpartition(":")
+                node.meta["stack_trace"] = f'File "{file}", line {line}, in forward'
+        node.name = name
+        nodes[name] = node
+    module = GraphModule(torch.nn.Module(), graph)
+    call_graph = copy.deepcopy(skeleton.module_call_graph[:1])
+    signature = call_graph[0].signature
+    assert signature is not None
+    signature.in_spec, signature.out_spec = (_pytree.treespec_loads(spec) for spec in document["specs"])
+    signature.forward_arg_names = document["argument_names"]
+    return ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=_signature(module.graph, constants),
+        state_dict=constants,
+        range_constraints=skeleton.range_constraints,
+        module_call_graph=call_graph,
+        example_inputs=skeleton.example_inputs,
+        constants={},
+        verifiers=skeleton.verifiers,
+    )
+
+
+def _inputs(exported: ExportedProgram) -> list[Node]:
+    names = user_input_names(exported)
+    return [node for node in exported.graph.find_nodes(op="placeholder") if node.name in names]
+
+
+def _describe(value: Any) -> Any:
+    """Return a value's type, shape and strides; None in place of what is not known before it runs."""
+    if isinstance(value, list | tuple):
+        return [_describe(item) for item in value]
+    if not isinstance(value, torch.Tensor):
+        return None
+    return {
+        "dtype": str(value.dtype).removeprefix("torch."),
+        "shape": [_fixed(size) for size in value.shape],
+        "stride": [_fixed(step) for step in value.stride()],
+    }
+
+
+def _fixed(size: Any) -> int | None:
+    return size if isinstance(size, int) else None
+
+
+def _skeleton(rows: list[dict[str, Any]]) -> ExportedProgram:
+    """Return a program with these inputs and nothing else: what torch.export makes of a dynamic batch."""
+    sizes = [row["value"]["shape"] for row in rows]
+    dynamic = any(None in shape for shape in sizes)
+    # torch.export takes a batch of 1 for a constant.
+    examples = tuple(
+        torch.empty([2 if size is None else size for size in shape], dtype=DTYPES[row["value"]["dtype"]])
+        for row, shape in zip(rows, sizes, strict=True)
+    )
+    graph = Graph()
+    nodes = [graph.placeholder(row["name"]) for row in rows]  # guards of a dynamic size name its input
+    graph.output(tuple(graph.call_function(torch.ops.aten.clone.default, (node,)) for node in nodes))
+    batch = Dim("batch", min=1, max=MAX_BATCH)
+    shapes = tuple({0: batch} for _ in examples) if dynamic else None
+    return torch.export.export(GraphModule(torch.nn.Module(), graph), examples, dynamic_shapes=shapes)
+
+
+def _value(node: Node, described: Any, fake_mode: Any) -> Any:
+    """Return what a node's value looks like, computed anew only where a size is dynamic."""
+    if isinstance(described, dict) and None not in (*described["shape"], *described["stride"]):
+        with fake_mode:
+            return torch.empty_strided(
+                described["shape"], described["stride"], dtype=DTYPES[described["dtype"]], device="cpu"
+            )
+    values = torch.fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+    with fake_mode:
+        assert callable(node.target)
+        return node.target(*values[0], **values[1])
+
+
+def _signature(graph: Graph, constants: Iterable[str]) -> ExportGraphSignature:
+    known = set(constants)
+    inputs = []
+    for node in graph.find_nodes(op="placeholder"):
+        argument = TensorArgument(name=node.name)
+        if node.name in known:
+            inputs.append(InputSpec(InputKind.BUFFER, argument, node.name, persistent=True))
+        else:
+            inputs.append(InputSpec(InputKind.USER_INPUT, argument, None))
+    returned: Any = graph.output_node().args[0]
+    outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None) for node in returned]
+    return ExportGraphSignature(inputs, outputs)

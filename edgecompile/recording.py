@@ -1,0 +1,397 @@
+"""Records what a user's function reads, so that it need not run again while that is unchanged.
+
+Seen are files that Python opens, folders that it lists, files that it asks about, variables of the
+environment, and the sources of the user's modules. What may read without being seen (another process, the
+network, native code that opens files itself) makes a record untrusted: such a function runs in every build.
+The clock and random numbers are taken for constant: the same inputs give the same result.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+_OWN_FOLDER = str(Path(__file__).resolve().parent)
+_CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
+_VOLATILE = ("/proc/", "/sys/", "/dev/")
+_STARTS_A_PROCESS = frozenset(
+    ("os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.spawn", "os.system", "subprocess.Popen")
+)
+# Packages with native code that opens files through Python's `open`, if any. All else with native code may
+# read what nobody sees, as `safetensors` or `cv2` do.
+_SEEN_THROUGH = frozenset(
+    """
+    PIL _brotli _cffi_backend _cython_3 _ruamel_yaml brotli charset_normalizer cloudpickle coverage cython
+    executorch functorch google hypothesis joblib jinja2 kiwisolver markupsafe matplotlib ml_dtypes mlxtend
+    mypy numpy onnx onnx_ir onnxruntime onnxscript onnxsim pandas psutil pydantic_core rpds ruamel scipy
+    skimage sklearn sympy threadpoolctl torch torchao torchgen yaml
+    """.split()  # noqa: SIM905 (a list of words)
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads:
+    """What a function read.
+
+    Attributes:
+        files: The SHA-256 of each file's content by its absolute path; None for one that was not there.
+        folders: The same of each listing: names, sizes and times.
+        presence: Paths that were only asked about, and whether they were there.
+        environment: The SHA-256 of each variable's value; None for one that was not set.
+        unseen: Why the record cannot be trusted, in a few words; "" where it can.
+    """
+
+    files: Mapping[str, str | None]
+    folders: Mapping[str, str | None]
+    presence: Mapping[str, bool]
+    environment: Mapping[str, str | None]
+    unseen: str
+
+    def unchanged(self) -> bool:
+        """Tell whether all is still as it was."""
+        return (
+            not self.unseen
+            and all(_variable(name) == value for name, value in self.environment.items())
+            and all(os.path.exists(path) == there for path, there in self.presence.items())  # noqa: PTH110
+            and all(_listing(path) == value for path, value in self.folders.items())
+            and all(_content(path) == value for path, value in self.files.items())
+        )
+
+    def to_json(self) -> str:
+        """Return equal text for equal records."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Reads:
+        """Return the record of a text.
+
+        Raises:
+            ValueError: It is none.
+        """
+        document = json.loads(text)
+        try:
+            found = cls(**document)
+        except TypeError as error:
+            raise ValueError(f"no record of reads: {error}") from error
+        if not isinstance(found.unseen, str) or not all(
+            isinstance(part, dict) for part in (found.files, found.folders, found.presence, found.environment)
+        ):
+            raise ValueError("no record of reads: a part has another type")
+        return found
+
+
+def installed_packages() -> str:
+    """Return a digest of the interpreter and of the names and versions of all that is installed."""
+    names = [platform.python_version(), platform.machine(), sys.platform]
+    for folder in dict.fromkeys(sys.path):
+        try:
+            entries = os.listdir(folder or ".")  # noqa: PTH208 (names are all that is wanted)
+        except OSError:
+            continue
+        names += sorted(name for name in entries if name.endswith((".dist-info", ".egg-info")))
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+@functools.cache
+def own_sources() -> str:
+    """Return a digest of this package's code."""
+    found = hashlib.sha256()
+    for path in sorted(Path(_OWN_FOLDER).rglob("*.py")):
+        found.update(str(path.relative_to(_OWN_FOLDER)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+class Recording:
+    """What was read so far; `reads` ends it."""
+
+    def __init__(self) -> None:
+        self._opened: dict[str, tuple[int, ...] | None] = {}
+        self._written: set[str] = set()
+        self._folders: set[str] = set()
+        self._presence: dict[str, bool] = {}
+        self._environment: dict[str, str | None] = {}
+        self._unseen: list[str] = []
+        self._modules_before = frozenset(sys.modules)
+
+    def saw_open(self, path: Any, mode: Any, flags: Any) -> None:
+        """Note that a file is about to be opened."""
+        name = _absolute(path)
+        if name is None or _is_installed_code(name):
+            return
+        if name == "/dev/stdin":
+            self._unseen.append("it reads the standard input")
+        if name.startswith(_VOLATILE):
+            return
+        writes = (isinstance(mode, str) and any(letter in mode for letter in "wax+")) or (
+            isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR))
+        )
+        if writes:
+            self._written.add(name)
+        self._opened.setdefault(name, _state(name))
+
+    def saw_listing(self, path: Any) -> None:
+        """Note that a folder is about to be listed."""
+        name = _absolute("." if path is None else path)
+        if name is not None and not name.startswith((*_VOLATILE, *_installed_folders())):
+            self._folders.add(name)
+
+    def saw_question(self, path: Any, there: bool) -> None:
+        """Note that a path was asked about."""
+        name = _absolute(path)
+        if name is None or name.startswith((*_VOLATILE, *_installed_folders(), _OWN_FOLDER)):
+            return
+        self._presence.setdefault(name, there)
+
+    def saw_variable(self, name: str) -> None:
+        """Note that a variable of the environment was read."""
+        self._environment.setdefault(name, _variable(name))
+
+    def saw_unseen(self, reason: str) -> None:
+        """Note that something may read what is not seen."""
+        self._unseen.append(reason)
+
+    def reads(self) -> Reads:
+        """Hash all that was read, as it is now."""
+        self._unseen += _native_readers()
+        files: dict[str, str | None] = {}
+        for name in sorted({*self._opened, *_user_sources()}):
+            before = self._opened.get(name)
+            if before is None and name in self._opened and name in self._written and _state(name) is None:
+                continue  # a temporary file that came and went
+            files[name] = _content(name)
+            if name in self._opened and name not in self._written and before != _state(name):
+                self._unseen.append(f"{name} changed while it was read")
+        temporary = {name for name in self._written if name not in files}
+        presence = {
+            name: there
+            for name, there in sorted(self._presence.items())
+            if name not in files
+            and name not in temporary
+            and name not in self._folders
+            # What the function made itself is there next time, too.
+            and os.path.exists(name) == there  # noqa: PTH110
+        }
+        return Reads(
+            files=files,
+            folders={name: _listing(name) for name in sorted(self._folders)},
+            presence=presence,
+            environment=dict(sorted(self._environment.items())),
+            unseen=self._unseen[0] if self._unseen else "",
+        )
+
+
+_active: list[Recording] = []
+_lock = threading.Lock()
+_thread = threading.local()
+_is_hooked = False
+
+
+@contextmanager
+def recording() -> Iterator[Recording]:
+    """Record what is read until the end of the block, by any thread."""
+    global _is_hooked  # noqa: PLW0603 (a hook cannot be removed, so there is one for the whole process)
+    record = Recording()
+    with _lock:
+        if not _is_hooked:
+            sys.addaudithook(_audit)
+            _is_hooked = True
+        _active.append(record)
+    with _seen_questions(), _seen_environment(), _seen_native_readers():
+        try:
+            yield record
+        finally:
+            with _lock:
+                _active.remove(record)
+
+
+def _tell(note: Callable[[Recording], None]) -> None:
+    """Tell all recordings of something, but for what they read themselves meanwhile."""
+    if getattr(_thread, "is_telling", False):
+        return
+    _thread.is_telling = True
+    try:
+        for record in tuple(_active):
+            note(record)
+    finally:
+        _thread.is_telling = False
+
+
+def _audit(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _active:
+        return
+    if event == "open":
+        _tell(lambda record: record.saw_open(*arguments))
+    elif event in ("os.listdir", "os.scandir"):
+        # The import system lists folders to find modules; those that it finds are recorded as sources.
+        if not sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
+            _tell(lambda record: record.saw_listing(arguments[0]))
+    elif event in _STARTS_A_PROCESS:
+        _tell(lambda record: record.saw_unseen("it starts another process, whose reads are not seen"))
+    elif event == "socket.connect" and isinstance(arguments[1], tuple):
+        _tell(lambda record: record.saw_unseen("it uses the network"))
+
+
+@contextmanager
+def _seen_questions() -> Iterator[None]:
+    """Let `os.stat`, by which all of Python asks whether a file is there, be seen; it raises no event."""
+    asked = os.stat
+
+    @functools.wraps(asked)
+    def stat(path: Any, *arguments: Any, **keywords: Any) -> os.stat_result:
+        try:
+            result = asked(path, *arguments, **keywords)
+        except (FileNotFoundError, NotADirectoryError):
+            _tell(lambda record: record.saw_question(path, False))
+            raise
+        _tell(lambda record: record.saw_question(path, True))
+        return result
+
+    os.stat = stat
+    try:
+        yield
+    finally:
+        os.stat = asked
+
+
+class _SeenEnvironment(os._Environ):  # type: ignore[type-arg]
+    def __getitem__(self, name: str) -> str:
+        # What Python and torch read themselves is the same in every process that starts alike.
+        _tell(lambda record: record.saw_variable(name))
+        return super().__getitem__(name)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _seen_environment() -> Iterator[None]:
+    before = os.environ.__class__
+    os.environ.__class__ = _SeenEnvironment
+    try:
+        yield
+    finally:
+        os.environ.__class__ = before
+
+
+@contextmanager
+def _seen_native_readers() -> Iterator[None]:
+    """Let torch's own file readers be seen, which open files in C++."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    library = torch._C
+    before = {name: getattr(library, name) for name in ("PyTorchFileReader", "import_ir_module")}
+
+    def seen(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            for value in (*arguments, *keywords.values()):
+                if isinstance(value, str) and os.path.isfile(value):  # noqa: PTH113
+                    _tell(partial(Recording.saw_open, path=value, mode="r", flags=0))
+            return original(*arguments, **keywords)
+
+        return call
+
+    for name, original in before.items():
+        setattr(library, name, seen(original))
+    try:
+        yield
+    finally:
+        for name, original in before.items():
+            setattr(library, name, original)
+
+
+def _absolute(path: Any) -> str | None:
+    if isinstance(path, int):
+        return None
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        return None
+    return os.path.normpath(os.path.join(os.getcwd(), name))  # noqa: PTH118, PTH109
+
+
+@functools.cache
+def _installed_folders() -> tuple[str, ...]:
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    folders = {sysconfig.get_path(name) for name in names}
+    folders |= {str(Path(folder).resolve()) for folder in folders}
+    folders |= {path for path in sys.path if path.endswith(("site-packages", "dist-packages"))}
+    return tuple(f"{folder}/" for folder in sorted(folders))
+
+
+def _is_installed_code(name: str) -> bool:
+    if name.startswith(_OWN_FOLDER) or "/__pycache__/" in name:
+        return True
+    return name.startswith(_installed_folders()) and (name.endswith(_CODE) or ".so." in name)
+
+
+def _state(name: str) -> tuple[int, ...] | None:
+    """Return what changes when a file does; None where there is none."""
+    try:
+        found = os.lstat(name) if not os.path.islink(name) else Path(name).stat()  # noqa: PTH114
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+
+
+def _content(name: str) -> str | None:
+    try:
+        with open(name, "rb") as file:  # noqa: PTH123
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except IsADirectoryError:
+        return "folder"
+    except OSError:
+        return None
+
+
+def _listing(name: str) -> str | None:
+    try:
+        with os.scandir(name) as entries:
+            rows = sorted(_describe(entry) for entry in entries)
+    except OSError:
+        return None
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def _describe(entry: os.DirEntry[str]) -> str:
+    if entry.is_dir():
+        return f"{entry.name}/"
+    # Files that native code reads are seen where their folder is listed: by size and time.
+    found = entry.stat(follow_symlinks=False)
+    return f"{entry.name} {found.st_size} {found.st_mtime_ns}"
+
+
+def _variable(name: str) -> str | None:
+    value = os.environb.get(os.fsencode(name))  # reading `os.environ` would be recorded
+    return None if value is None else hashlib.sha256(value).hexdigest()
+
+
+def _user_sources() -> Iterator[str]:
+    """Yield the source files of all modules that are not installed."""
+    for module in tuple(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and file.endswith(".py"):
+            name = _absolute(file)
+            if name is not None and not _is_installed_code(name):
+                yield name
+
+
+def _native_readers() -> Iterator[str]:
+    """Say which packages with native code may read files unseen."""
+    for name, module in tuple(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or not file.endswith((".so", ".pyd")) or "lib-dynload" in file:
+            continue
+        package = name.partition(".")[0]
+        if package not in _SEEN_THROUGH:
+            yield f"the package {package!r} may read files that are not seen"

@@ -1,0 +1,162 @@
+"""The program that every emitter lowers: passes, calibration and quantization, each kept by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecompile.cache import digest
+from edgecompile.dataset import Dataset, spread
+from edgecompile.errors import CalibrationRequiredError
+from edgecompile.program import CapturedProgram, Declined, QuantizedProgram
+from edgecompile.stage_cache import HashedFile, Result, StageCache
+from edgecompile.stages.captured import steps_of
+from edgecompile.stages.reads import tools
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgecompile.program import Precision
+    from edgecompile.quantize.static_int8 import Ranges
+    from edgecompile.target import Target
+
+
+class Quantized:
+    """Keeps a quantized program, or one that stays in float."""
+
+    name = "quantize"
+
+    def write(self, value: QuantizedProgram, file: HashedFile) -> dict[str, Any]:
+        """Write the program and what stays in float; the summary has the times."""
+        from edgecompile.program_entry import program_text
+        from edgecompile.quantize.layers import constants_of
+        from edgecompile.tensor_file import write_tensors
+
+        document = {
+            "name": value.name,
+            "precision": value.precision,
+            "program": program_text(value.exported),
+            "float_weight_bytes": value.float_weight_bytes,
+            "unquantized": [dataclasses.asdict(row) for row in value.unquantized],
+        }
+        write_tensors(file, constants_of(value.exported), json.dumps(document))
+        return {"steps": [dataclasses.asdict(step) for step in value.steps]}
+
+    def read(self, path: Path, summary: dict[str, Any]) -> QuantizedProgram:
+        """Return the program."""
+        from edgecompile.program_entry import read_program
+        from edgecompile.tensor_file import read_tensors
+
+        constants, text = read_tensors(path)
+        document = json.loads(text)
+        return QuantizedProgram(
+            name=document["name"],
+            precision=document["precision"],
+            exported=read_program(document["program"], constants),
+            float_weight_bytes=document["float_weight_bytes"],
+            unquantized=tuple(Declined(**row) for row in document["unquantized"]),
+            steps=steps_of(summary),
+        )
+
+    def can_keep(self, value: QuantizedProgram) -> bool:
+        """Tell whether the program's dynamic sizes are those that can be read back."""
+        from edgecompile.program_entry import can_keep
+
+        return can_keep(value.exported)
+
+
+class Calibrated:
+    """Keeps what the observers of activations have seen."""
+
+    name = "calibrate"
+
+    def write(self, value: Ranges, file: HashedFile) -> dict[str, Any]:
+        """Write the state of each observer."""
+        from edgecompile.tensor_file import write_tensors
+
+        write_tensors(file, _named(value))
+        return {}
+
+    def read(self, path: Path, summary: dict[str, Any]) -> Ranges:
+        """Return the states."""
+        from edgecompile.tensor_file import read_tensors
+
+        ranges: Ranges = {}
+        for name, tensor in read_tensors(path)[0].items():
+            observer, _, key = name.rpartition("/")
+            ranges.setdefault(observer, {})[key] = tensor
+        return ranges
+
+    def can_keep(self, value: Ranges) -> bool:
+        """Tell whether all are dense tensors."""
+        from edgecompile.tensor_file import can_hold
+
+        return can_hold(_named(value))
+
+
+def _named(ranges: Ranges) -> dict[str, torch.Tensor]:
+    return {f"{name}/{key}": tensor for name, state in ranges.items() for key, tensor in state.items()}
+
+
+def quantized_program(
+    cache: StageCache,
+    captured: Result[CapturedProgram],
+    *,
+    calibration: Result[Dataset] | None,
+    target: Target,
+    precision: Precision,
+) -> Result[QuantizedProgram]:
+    """Return the program as a target wants it.
+
+    Raises:
+        CalibrationRequiredError: INT8 without calibration data.
+    """
+    passes = [entry.name for entry in target.passes]
+    rewritten_key = digest("passes", captured.digest, tools(), json.dumps(passes))
+
+    def rewritten() -> CapturedProgram:
+        from edgecompile.graph_pass import run_passes
+
+        cache.progress.start(f"passes for {target.name}")
+        program = run_passes(captured.value(), passes)
+        cache.progress.finish(f"{len(program.exported.graph.nodes)} nodes")
+        return program
+
+    if precision == "fp32":
+        return cache.result(
+            Quantized(), digest("keep-float", rewritten_key), lambda: _keep_float(rewritten()), "passes"
+        )
+    if calibration is None:
+        raise CalibrationRequiredError("INT8 needs calibration data")
+    data, settings = calibration, target.quantization
+    seen_key = digest(
+        "calibrate",
+        rewritten_key,
+        data.digest,
+        settings.scheme,
+        settings.activation_observer,
+        str(settings.calibration_samples),
+    )
+
+    def make() -> QuantizedProgram:
+        from edgecompile.quantize.static_int8 import calibrate, convert, prepare
+
+        prepared = prepare(rewritten(), settings)
+
+        def measure() -> Ranges:
+            samples = spread(data.value().samples, settings.calibration_samples)
+            return calibrate(prepared, replace(data.value(), samples=tuple(samples)), cache.progress)
+
+        return convert(prepared, cache.result(Calibrated(), seen_key, measure, "calibrate").value())
+
+    key = digest("quantize", seen_key, json.dumps(dataclasses.asdict(settings)))
+    return cache.result(Quantized(), key, make, "passes and quantize")
+
+
+def _keep_float(program: CapturedProgram) -> QuantizedProgram:
+    from edgecompile.quantize.static_int8 import keep_float
+
+    return keep_float(program)

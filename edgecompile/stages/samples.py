@@ -1,0 +1,73 @@
+"""Calibration and evaluation data: known by its digest, and read only where a stage must run on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+from edgecompile.cache import digest
+from edgecompile.dataset import NOISE, Dataset, TensorSpec, load_dataset
+from edgecompile.recording import recording
+from edgecompile.stage_cache import Entry, Result, ResultChangedError, StageCache
+from edgecompile.stages.reads import forget, remember, remembered, tools
+
+_STAGE = "samples"
+
+
+def samples_of(cache: StageCache, spec: str, inputs: tuple[TensorSpec, ...]) -> Result[Dataset]:
+    """Return the samples that a DATA argument names.
+
+    Raises:
+        EdgecompileError: As `load_dataset` does.
+    """
+    described = json.dumps([dataclasses.asdict(item) for item in inputs])
+    own_key = digest("data", str(Path.cwd()), spec, described, tools())
+    known = remembered(cache, own_key)
+    if known is None:
+        with recording() as record:
+            data = load_dataset(spec, inputs)
+        known = {"digest": dataset_digest(data)}
+        reads = record.reads()
+        if reads.unseen:
+            cache.progress.note(f"{spec} is read anew in every build: {reads.unseen}")
+        else:
+            remember(cache, own_key, reads, known)
+        return Result(_entry(known["digest"], spec), None, data)
+
+    def load() -> Dataset:
+        data = load_dataset(spec, inputs)
+        if dataset_digest(data) != known["digest"]:
+            forget(cache, own_key)
+            raise ResultChangedError(spec)
+        return data
+
+    return Result(_entry(known["digest"], spec), load)
+
+
+def noise(inputs: tuple[TensorSpec, ...]) -> Result[Dataset]:
+    """Return seeded noise, for a build in float without data."""
+    described = json.dumps([dataclasses.asdict(item) for item in inputs])
+
+    def load() -> Dataset:
+        from edgecompile.signature import random_dataset
+
+        return random_dataset(inputs)
+
+    return Result(_entry(digest("noise", described, tools()), NOISE), load)
+
+
+def dataset_digest(data: Dataset) -> str:
+    """Return a hash of all samples and labels."""
+    found = hashlib.sha256()
+    for sample in data.samples:
+        found.update(repr(sample.label).encode())
+        for tensor in sample.inputs:
+            found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            found.update(tensor.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def _entry(found: str, spec: str) -> Entry:
+    return Entry(stage=_STAGE, key=found, digest=found, size_bytes=0, summary={"spec": spec})
