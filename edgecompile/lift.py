@@ -19,6 +19,7 @@ from torch.export.graph_signature import (
 from torch.fx import Graph, GraphModule, Node
 
 from edgecompile.graph_edit import output_nodes, user_input_names
+from edgecompile.origins import origin_of, set_origin
 
 
 def lift(graph_module: GraphModule, original: ExportedProgram) -> ExportedProgram:
@@ -85,6 +86,7 @@ def _copy_call(graph: Graph, node: Node, copies: dict[Node, Node], fake_mode: An
     # torch.export names a node after its operator, without the overload.
     packet: Any = getattr(node.target, "overloadpacket", node.target)
     copied = graph.create_node("call_function", node.target, args, kwargs, name=packet.__name__)
+    set_origin(copied, origin_of(node))
     if "stack_trace" in node.meta:
         copied.meta["stack_trace"] = node.meta["stack_trace"]
     values = torch.fx.map_arg((args, kwargs), lambda argument: argument.meta["val"])

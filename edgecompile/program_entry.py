@@ -27,6 +27,7 @@ from torch.utils import _pytree
 
 from edgecompile.capture import MAX_BATCH
 from edgecompile.graph_edit import source_line, user_input_names
+from edgecompile.origins import has_origin, origin_named, origin_of, set_origin
 from edgecompile.program_file import DTYPES, call_name, decode, encode, operator_named
 from edgecompile.quantize.layers import constants_of
 from edgecompile.tensor_file import can_hold
@@ -36,6 +37,7 @@ def program_text(exported: ExportedProgram) -> str:
     """Return all of a program but its constants' values, as JSON; equal programs give equal texts."""
     constants = constants_of(exported)
     rows: list[dict[str, Any]] = []
+    graphs: dict[int, int] = {}  # numbers of graphs that differ in every process, numbered anew
     for node in exported.graph.nodes:
         if node.op == "output":
             rows.append({"output": encode(node.args[0])})
@@ -46,6 +48,9 @@ def program_text(exported: ExportedProgram) -> str:
         else:
             row |= {"call": call_name(node.target), "args": encode(node.args), "kwargs": encode(node.kwargs)}
             row["where"] = source_line(node)
+            if has_origin(node):
+                origin = origin_of(node)
+                row["origin"] = origin.name, graphs.setdefault(origin.graph_id, len(graphs))
         rows.append(row)
     signature = exported.module_call_graph[0].signature
     assert signature is not None
@@ -107,6 +112,8 @@ def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgr
             if row["where"]:
                 file, _, line = row["where"].rpartition(":")
                 node.meta["stack_trace"] = f'File "{file}", line {line}, in forward'
+            if "origin" in row:
+                set_origin(node, origin_named(*row["origin"]))
         node.name = name
         nodes[name] = node
     module = GraphModule(torch.nn.Module(), graph)
