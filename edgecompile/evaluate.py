@@ -89,13 +89,23 @@ def run_float(exported: ExportedProgram, samples: Sequence[Sample], progress: Pr
     return outputs
 
 
-def run_reference(
-    exported: ExportedProgram, samples: Sequence[Sample], arithmetic: Arithmetic
-) -> list[tuple[torch.Tensor, ...]]:
-    """Return the integer-exact reference's outputs."""
-    reference = Reference(exported, arithmetic)
+def run_references(
+    exported: ExportedProgram,
+    samples: Sequence[Sample],
+    arithmetics: Sequence[Arithmetic],
+    progress: Progress,
+) -> dict[Arithmetic, Outputs]:
+    """Return the integer-exact reference's outputs in each arithmetic."""
+    progress.start("reference", len(samples))
+    reference = Reference(exported, *arithmetics)
+    outputs: dict[Arithmetic, list[tuple[torch.Tensor, ...]]] = {name: [] for name in arithmetics}
     with torch.no_grad():
-        return [reference.run(sample.inputs) for sample in samples]
+        for sample in samples:
+            for name, found in reference.run_each(sample.inputs).items():
+                outputs[name].append(found)
+            progress.advance()
+    progress.finish(f"{len(samples)} samples, {', '.join(arithmetics)}")
+    return dict(outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +167,8 @@ def evaluate(
     Raises:
         EngineFailedError: An engine rejects an artifact or its inputs.
     """
-    progress.start("reference")
-    references = {
-        arithmetic: run_reference(exported, samples, arithmetic)
-        for arithmetic in arithmetics_of([artifact.engine for artifact in artifacts])
-    }
-    progress.finish(f"{len(samples)} samples")
+    arithmetics = arithmetics_of([artifact.engine for artifact in artifacts])
+    references = run_references(exported, samples, arithmetics, progress)
     ran = [run_one(artifact, samples, progress) for artifact in artifacts]
     return quality_rows(ran, references, samples, float_outputs, settings)
 

@@ -15,7 +15,8 @@ from torch.fx import GraphModule, Node
 
 from edgecompile.artifact import Emitted
 from edgecompile.emitters._edge_dialect import edge_program
-from edgecompile.emitters._xnnpack_passes import only_useful_passes
+from edgecompile.emitters._known_outputs import know_outputs
+from edgecompile.emitters._xnnpack_passes import is_known_version, only_useful_passes
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
 from edgecompile.errors import LoweringFailedError
@@ -61,6 +62,9 @@ class Executorch:
                 operators = _operators(graph_module)
                 delegates = _delegates(graph_module)
                 declined = tuple(_outside(graph_module, reasons))
+                if is_known_version():
+                    for _, inside in _delegated(graph_module):
+                        know_outputs(inside)
                 # Inputs are planned at their largest size; those of a large batch stay the caller's.
                 planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
                 lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
@@ -178,11 +182,11 @@ def _name(node: Node) -> str:
     return str(schema.name) if schema is not None else str(node.target)
 
 
-def _delegated(graph_module: GraphModule) -> Iterator[tuple[str, GraphModule]]:
+def _delegated(graph_module: GraphModule) -> Iterator[tuple[str, ExportedProgram]]:
     for node in graph_module.graph.nodes:
         if _is_delegate_call(node):
             lowered: Any = getattr(graph_module, str(node.args[0]))
-            yield str(lowered.backend_id), lowered.original_module.graph_module
+            yield str(lowered.backend_id), lowered.original_module
 
 
 def _delegates(graph_module: GraphModule) -> Counter[str]:
@@ -190,7 +194,7 @@ def _delegates(graph_module: GraphModule) -> Counter[str]:
 
 
 def _operators(graph_module: GraphModule) -> Counter[str]:
-    inside = [inner for _, inner in _delegated(graph_module)]
+    inside = [inner.graph_module for _, inner in _delegated(graph_module)]
     return Counter(_name(node) for module in (graph_module, *inside) for node in _computing(module))
 
 

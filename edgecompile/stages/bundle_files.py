@@ -129,7 +129,7 @@ def bundle_files(
             samples=len(samples),
             data=data.summary["spec"],
         )
-        references = reference_outputs(cache, program, data, "exact").value()
+        references = reference_outputs(cache, program, data, ("exact",))["exact"].value()
         triples = list(zip(samples, floats.value(), references, strict=True))
         golden = spread(triples, target.validation.goldens)
         inputs, outputs = inputs_of(quantized.exported), outputs_of(quantized.exported)

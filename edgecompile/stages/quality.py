@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,20 +62,27 @@ def reference_outputs(
     cache: StageCache,
     program: Result[QuantizedProgram],
     data: Result[Dataset],
-    arithmetic: Arithmetic,
-) -> Result[Outputs]:
-    """Return what the integer-exact reference gives in one arithmetic."""
+    arithmetics: Sequence[Arithmetic],
+) -> dict[Arithmetic, Result[Outputs]]:
+    """Return what the integer-exact reference gives in each arithmetic."""
+    made: dict[Arithmetic, Outputs] = {}
 
-    def make() -> Outputs:
-        from edgecompile.evaluate import run_reference
+    def make(arithmetic: Arithmetic) -> Outputs:
+        from edgecompile.evaluate import run_references
 
-        cache.progress.start(f"reference, {arithmetic}")
-        outputs = run_reference(program.value().exported, data.value().samples, arithmetic)
-        cache.progress.finish(f"{len(outputs)} samples")
-        return outputs
+        if not made:  # they have most in common, and are computed together
+            samples = data.value().samples
+            made.update(run_references(program.value().exported, samples, arithmetics, cache.progress))
+        return made[arithmetic]
 
-    key = digest("reference", program.digest, data.digest, arithmetic, tools())
-    return cache.result(KeptOutputs(), key, make)
+    return {
+        name: cache.result(
+            KeptOutputs(),
+            digest("reference", program.digest, data.digest, name, tools()),
+            partial(make, name),
+        )
+        for name in arithmetics
+    }
 
 
 def quality(
@@ -97,8 +105,8 @@ def quality(
 
         arithmetics = arithmetics_of([str(item.summary["engine"]) for item in artifacts])
         references = {
-            arithmetic: reference_outputs(cache, program, data, arithmetic).value()
-            for arithmetic in arithmetics
+            name: result.value()
+            for name, result in reference_outputs(cache, program, data, arithmetics).items()
         }
         ran = [_ran(cache, item, data, target) for item in artifacts]
         return quality_rows(ran, references, data.value().samples, floats.value(), target.validation)

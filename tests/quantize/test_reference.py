@@ -9,8 +9,9 @@ from quantized_net import Net, layers_of, quantized
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
+from edgecompile.quantize.exact_layer import ExactLayer
 from edgecompile.quantize.layers import DEQUANTIZE, QuantizationParameters, parameters_of, quantized_layers
-from edgecompile.quantize.reference import Reference, compute_layer, dequantize_tensor, quantize_tensor
+from edgecompile.quantize.reference import Reference, dequantize_tensor, quantize_tensor
 
 CONVOLUTIONS = {
     "plain": ({"kernel_size": 3}, 4),
@@ -83,7 +84,7 @@ def test_convolutions_equal_slow_integers(name, clamp):
     program = quantized(nn.Sequential(*(layer for layer in layers if layer is not None)), 2, 4, 7, 6)
     (layer,) = quantized_layers(program.exported)
     value = random_input(layer, torch.Generator().manual_seed(1))
-    assert np.array_equal(compute_layer(layer, [value], "exact").numpy(), slow_convolution(layer, value))
+    assert np.array_equal(ExactLayer(layer).compute([value], "exact").numpy(), slow_convolution(layer, value))
 
 
 def test_padding_of_the_unit():
@@ -91,7 +92,7 @@ def test_padding_of_the_unit():
     (layer,) = quantized_layers(quantized(net, 2, 4, 7, 6).exported)
     assert layer.padding is not None
     value = random_input(layer, torch.Generator().manual_seed(1))
-    assert np.array_equal(compute_layer(layer, [value], "exact").numpy(), slow_convolution(layer, value))
+    assert np.array_equal(ExactLayer(layer).compute([value], "exact").numpy(), slow_convolution(layer, value))
 
 
 @pytest.mark.parametrize("shape", [(3, 16), (2, 3, 16), (1, 2000)])
@@ -107,13 +108,13 @@ def test_linear_equals_slow_integers(shape, clamp):
     ):
         x = value.numpy().astype(np.int64) - layer.input_parameters[0].zero_point
         expected = requantized(layer, x @ layer.weights.weight.numpy().astype(np.int64).T, -1)
-        assert np.array_equal(compute_layer(layer, [value], "exact").numpy(), expected)
+        assert np.array_equal(ExactLayer(layer).compute([value], "exact").numpy(), expected)
 
 
 def test_a_deep_convolution_is_summed_exactly():
     (layer,) = quantized_layers(quantized(nn.Conv2d(128, 2, 3), 1, 128, 3, 3).exported)
     value = torch.where(layer.weights.weight[:1] < 0, -128, 127).to(torch.int8)
-    assert np.array_equal(compute_layer(layer, [value], "exact").numpy(), slow_convolution(layer, value))
+    assert np.array_equal(ExactLayer(layer).compute([value], "exact").numpy(), slow_convolution(layer, value))
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
@@ -140,7 +141,7 @@ def test_qnnpack_equals_the_reference(name, per_channel):
     finally:
         torch.backends.quantized.engine = engine
     found = (result.int_repr().to(torch.int16) - 128).to(torch.int8)
-    assert torch.equal(found, compute_layer(layer, [value], "qnnpack"))
+    assert torch.equal(found, ExactLayer(layer).compute([value], "qnnpack"))
 
 
 SCALES = st.floats(2**-8, 2**2)
@@ -173,8 +174,8 @@ def test_additions_in_fixed_point_are_within_a_step(addition, grids, arithmetic)
     with_grids(addition, *grids)
     generator = torch.Generator().manual_seed(3)
     values = [random_input(addition, generator, index) for index in (0, 1)]
-    exact = compute_layer(addition, values, "exact").int()
-    found = compute_layer(addition, values, arithmetic).int()
+    exact = ExactLayer(addition).compute(values, "exact").int()
+    found = ExactLayer(addition).compute(values, arithmetic).int()
     assert int((found - exact).abs().max()) <= 1
     assert float((found == exact).float().mean()) > 0.5
 
