@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class ProgramEditor:
         node.meta = {
             key: origin.meta[key] for key in ("stack_trace", "nn_module_stack") if key in origin.meta
         }
-        node.meta["val"] = self._fake_value(node)
+        node.meta["val"] = fake_result(node, self._fake_mode())
         return node
 
     def replace(self, node: Node, replacement: Node) -> None:
@@ -100,7 +101,7 @@ class ProgramEditor:
     def refresh(self) -> None:
         """Compute all values' shapes and strides anew, after an edit that changed memory layouts."""
         for node in self.calls():
-            node.meta["val"] = self._fake_value(node)
+            node.meta["val"] = fake_result(node, self._fake_mode())
 
     def outputs(self) -> tuple[Node, ...]:
         """Return the nodes that the program returns."""
@@ -147,11 +148,24 @@ class ProgramEditor:
         values = [node.meta["val"] for node in self.graph.nodes if "val" in node.meta]
         return detect_fake_mode(values)
 
-    def _fake_value(self, node: Node) -> Any:
-        values = torch.fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
-        with self._fake_mode():
-            assert callable(node.target)
-            return node.target(*values[0], **values[1])
+
+@contextmanager
+def no_host_kernels() -> Iterator[None]:
+    """Keep the choice of this host's kernels out of the program.
+
+    While shapes are traced, torch asks which kernel it would run here; for some, batches of 16 are another
+    case than smaller ones, which would limit a dynamic batch to 15.
+    """
+    with torch.backends.nnpack.flags(enabled=False), torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
+def fake_result(node: Node, fake_mode: Any) -> Any:
+    """Return what a call gives for the values of its arguments: shapes, types and strides alone."""
+    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+    with fake_mode, no_host_kernels():
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
 
 
 def _copy_graph(graph: Graph) -> Graph:

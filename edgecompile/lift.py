@@ -18,7 +18,7 @@ from torch.export.graph_signature import (
 )
 from torch.fx import Graph, GraphModule, Node
 
-from edgecompile.graph_edit import output_nodes, user_input_names
+from edgecompile.graph_edit import fake_result, output_nodes, user_input_names
 from edgecompile.origins import origin_of, set_origin
 
 
@@ -89,10 +89,7 @@ def _copy_call(graph: Graph, node: Node, copies: dict[Node, Node], fake_mode: An
     set_origin(copied, origin_of(node))
     if "stack_trace" in node.meta:
         copied.meta["stack_trace"] = node.meta["stack_trace"]
-    values = torch.fx.map_arg((args, kwargs), lambda argument: argument.meta["val"])
-    with fake_mode:
-        assert callable(node.target)
-        copied.meta["val"] = node.target(*values[0], **values[1])
+    copied.meta["val"] = fake_result(copied, fake_mode)
     return copied
 
 

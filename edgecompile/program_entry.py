@@ -26,7 +26,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree
 
 from edgecompile.capture import MAX_BATCH
-from edgecompile.graph_edit import source_line, user_input_names
+from edgecompile.graph_edit import fake_result, source_line, user_input_names
 from edgecompile.origins import has_origin, origin_named, origin_of, set_origin
 from edgecompile.program_file import DTYPES, call_name, decode, encode, operator_named
 from edgecompile.quantize.layers import constants_of
@@ -181,10 +181,7 @@ def _value(node: Node, described: Any, fake_mode: Any) -> Any:
             return torch.empty_strided(
                 described["shape"], described["stride"], dtype=DTYPES[described["dtype"]], device="cpu"
             )
-    values = torch.fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
-    with fake_mode:
-        assert callable(node.target)
-        return node.target(*values[0], **values[1])
+    return fake_result(node, fake_mode)
 
 
 def _signature(graph: Graph, constants: Iterable[str]) -> ExportGraphSignature:

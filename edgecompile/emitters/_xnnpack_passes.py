@@ -19,8 +19,10 @@ from typing import Any
 
 from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Node, map_arg
+from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassResult
+
+from edgecompile.graph_edit import fake_result
 
 _KNOWN_VERSIONS = ("1.5.1",)
 # What no pass and no node visitor reads, but every trace copies, longer each time.
@@ -83,9 +85,7 @@ def _trace_new_nodes(self: Any, graph_module: GraphModule) -> PassResult:
     assert fake_mode is not None
     for node in graph_module.graph.nodes:
         if node.op == "call_function" and "val" not in node.meta:
-            args, kwargs = map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
-            with fake_mode:
-                node.meta["val"] = node.target(*args, **kwargs)
+            node.meta["val"] = fake_result(node, fake_mode)
     return PassResult(graph_module, True)
 
 

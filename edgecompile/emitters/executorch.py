@@ -20,7 +20,7 @@ from edgecompile.emitters._xnnpack_passes import is_known_version, only_useful_p
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
 from edgecompile.errors import LoweringFailedError
-from edgecompile.graph_edit import shape_of, source_line, user_input_names
+from edgecompile.graph_edit import no_host_kernels, shape_of, source_line, user_input_names
 from edgecompile.program import Declined, QuantizedProgram
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Executorch:
         Raises:
             LoweringFailedError: ExecuTorch has no kernel for an operator, or its lowering fails.
         """
-        with captured_stderr(), warnings.catch_warnings(), _no_host_kernels():
+        with captured_stderr(), warnings.catch_warnings(), no_host_kernels():
             warnings.simplefilter("ignore")
             from executorch.exir import ExecutorchBackendConfig
             from executorch.exir.passes import MemoryPlanningPass
@@ -120,17 +120,6 @@ def _config(whole: Sequence[torch._ops.OpOverload] = ()) -> EdgeCompileConfig:
     # The verifier rejects operators of the training dialect that the lowering itself decomposes later;
     # what cannot be lowered fails by name.
     return EdgeCompileConfig(_check_ir_validity=False, preserve_ops=list(whole))
-
-
-@contextmanager
-def _no_host_kernels() -> Iterator[None]:
-    """Keep the choice of this host's kernels out of the artifact.
-
-    While shapes are traced, torch asks which kernel it would run here; for some, batches of 16 are another
-    case than smaller ones, which would limit a dynamic batch to 15.
-    """
-    with torch.backends.nnpack.flags(enabled=False), torch.backends.mkldnn.flags(enabled=False):
-        yield
 
 
 def _has_dynamic_input(exported: ExportedProgram) -> bool:
