@@ -1,34 +1,54 @@
-"""A small transformer encoder with random weights: four layers of four heads on (1, 64, 128)."""
+"""Transformer encoders with random weights: four layers on (1, 64, 128); 302 million parameters."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-LAYERS, WIDTH, HEADS, TOKENS = 4, 128, 4, 64
+TOKENS = 64
 
 
 class Layer(nn.Module):
     """Attention and a feed-forward block, each with a layer norm before it and a residual around it."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2))
-        self.heads, self.join = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
-        self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+        self.heads = heads
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2))
+        self.split, self.join = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, T, WIDTH) to the same."""
-        batch, tokens, _ = x.shape
-        parts = self.heads(self.norms[0](x)).view(batch, tokens, 3, HEADS, WIDTH // HEADS)
-        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)  # (N, HEADS, T, WIDTH / HEADS)
+        """(N, T, width) to the same."""
+        batch, tokens, width = x.shape
+        parts = self.split(self.norms[0](x)).view(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4).unbind(0)  # (N, heads, T, width / heads)
         attended = functional.scaled_dot_product_attention(query, key, value)
-        x = x + self.join(attended.transpose(1, 2).reshape(batch, tokens, WIDTH))
+        x = x + self.join(attended.transpose(1, 2).reshape(batch, tokens, width))
         return x + self.down(functional.gelu(self.up(self.norms[1](x))))
 
 
-def model() -> tuple[nn.Module, tuple[torch.Tensor]]:
-    """The network in eval mode, with an example input."""
+def _encoder(layers: int, width: int, heads: int) -> tuple[nn.Module, tuple[torch.Tensor]]:
     torch.manual_seed(0)
-    return nn.Sequential(*(Layer() for _ in range(LAYERS))).eval(), (torch.rand(1, TOKENS, WIDTH),)
+    network = nn.Sequential(*(Layer(width, heads) for _ in range(layers)))
+    return network.eval(), (torch.rand(1, TOKENS, width),)
+
+
+def model() -> tuple[nn.Module, tuple[torch.Tensor]]:
+    """The small network in eval mode, with an example input: 0.8 million parameters."""
+    return _encoder(4, 128, 4)
+
+
+def large() -> tuple[nn.Module, tuple[torch.Tensor]]:
+    """The large network: 302 million parameters, 1.21 GB of float weights."""
+    return _encoder(24, 1024, 16)
+
+
+def samples() -> Iterator[torch.Tensor]:
+    """Eight samples of noise for the large network."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(8):
+        yield torch.rand(1, TOKENS, 1024, generator=generator)

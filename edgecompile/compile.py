@@ -6,11 +6,13 @@ what each is made from, and how.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgecompile.artifact import Bundle
 from edgecompile.build_cache import open_cache
 from edgecompile.bundle_writer import write_bundle
 from edgecompile.dataset import Dataset
-from edgecompile.lower import lower_all
+from edgecompile.lower import lower_all, workers_for
 from edgecompile.program import CapturedProgram
 from edgecompile.progress import Progress, QuietProgress
 from edgecompile.settings import BuildSettings
@@ -21,7 +23,7 @@ from edgecompile.stages.emitted import Lowering
 from edgecompile.stages.quality import float_outputs, quality
 from edgecompile.stages.quantized import quantized_program
 from edgecompile.stages.samples import noise, samples_of
-from edgecompile.target import load_target
+from edgecompile.target import Target, load_target
 
 
 def build(settings: BuildSettings, progress: Progress | None = None) -> tuple[Bundle, ...]:
@@ -41,24 +43,24 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> tuple[Bu
 def _build(cache: StageCache, settings: BuildSettings) -> tuple[Bundle, ...]:
     targets = [load_target(name) for name in settings.targets]
     captured = captured_program(cache, settings)
-    calibration, evaluation = _data(cache, captured, settings)
-    floats = float_outputs(cache, captured, evaluation)
-    programs = [
-        quantized_program(
-            cache, captured, calibration=calibration, target=target, precision=settings.precision
-        )
-        for target in targets
-    ]
-    captured.drop()  # from here on the weights are those of the programs
-
-    lowerings = [
-        [
-            Lowering(program=program, format=name, settings=target.emit[name])
-            for name in settings.formats or target.formats
+    with workers_for(cache, _emitters(settings, targets), captured, jobs=settings.jobs) as workers:
+        calibration, evaluation = _data(cache, captured, settings)
+        floats = float_outputs(cache, captured, evaluation)
+        programs = [
+            quantized_program(
+                cache, captured, calibration=calibration, target=target, precision=settings.precision
+            )
+            for target in targets
         ]
-        for target, program in zip(targets, programs, strict=True)
-    ]
-    artifacts = lower_all(cache, lowerings, jobs=settings.jobs)
+        captured.drop()  # from here on the weights are those of the programs
+        lowerings = [
+            [
+                Lowering(program=program, format=name, settings=target.emit[name])
+                for name in settings.formats or target.formats
+            ]
+            for target, program in zip(targets, programs, strict=True)
+        ]
+        artifacts = lower_all(cache, lowerings, workers)
 
     bundles = []
     for target, program, own in zip(targets, programs, artifacts, strict=True):
@@ -74,6 +76,12 @@ def _build(cache: StageCache, settings: BuildSettings) -> tuple[Bundle, ...]:
         )
         bundles.append(write_bundle(settings, target, files, own, cache.progress))
     return tuple(bundles)
+
+
+def _emitters(settings: BuildSettings, targets: Sequence[Target]) -> list[str]:
+    """Return the emitters that the targets need, each once."""
+    chosen = (target.emit[name] for target in targets for name in settings.formats or target.formats)
+    return list(dict.fromkeys(item.emitter for item in chosen))
 
 
 def _data(

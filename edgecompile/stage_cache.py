@@ -11,6 +11,7 @@ header last, so a killed process leaves no result that looks whole; and both are
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -30,6 +31,7 @@ from edgecompile.progress import Progress
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
+_LARGE_BYTES = 100_000_000
 _PARTIAL, _LOCK, _HEADER, _DATA = ".partial", ".lock", ".json", ".data"
 
 
@@ -107,6 +109,7 @@ class Result(Generic[T]):
         self._entry = entry
         self._load = load
         self._value = value
+        self._is_new = value is not None
 
     @property
     def digest(self) -> str:
@@ -117,6 +120,11 @@ class Result(Generic[T]):
     def key(self) -> str:
         """What it was made from."""
         return self._entry.key
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this process made it."""
+        return self._is_new
 
     @property
     def size_bytes(self) -> int:
@@ -141,8 +149,11 @@ class Result(Generic[T]):
 
     def drop(self) -> None:
         """Let the memory go, where the cache has it."""
-        if self._load is not None:
-            self._value = None
+        if self._load is None or self._value is None:
+            return
+        self._value = None
+        if self.size_bytes > _LARGE_BYTES:
+            gc.collect()  # programs are full of cycles
 
 
 class StageCache:
@@ -159,6 +170,11 @@ class StageCache:
         self.writable = True
         self.progress = progress
         self._results: dict[tuple[str, str], Result[Any]] = {}
+
+    def add(self, stage: Stage[T], key: str, value: T, make: Callable[[], T]) -> Result[T]:
+        """Return a result that had to be made before its key was known; `make` makes it once more."""
+        entry = self.find(stage.name, key) or self._keep(stage, key, value)
+        return self._known(stage, entry, value, make)
 
     def result(self, stage: Stage[T], key: str, make: Callable[[], T], label: str = "") -> Result[T]:
         """Return the result of a stage, making it where it is not there.
@@ -185,10 +201,19 @@ class StageCache:
         if value is None and label:
             self.progress.start(label)
             self.progress.finish("reused")
+        return self._known(stage, entry, value, make)
+
+    def _known(self, stage: Stage[T], entry: Entry, value: T | None, make: Callable[[], T]) -> Result[T]:
         is_kept = value is None or (self.writable and stage.can_keep(value))
         load = partial(self._read, stage, entry, make) if is_kept else None
-        self._results[stage.name, key] = made = Result(entry, load, value)
-        return made
+        self._results[stage.name, entry.key] = result = Result(entry, load, value)
+        return result
+
+    def value(self, stage: Stage[T], key: str, make: Callable[[], T], label: str = "") -> T:
+        """Return what `result` does, and hold on to neither the value nor what makes it."""
+        value = self.result(stage, key, make, label).value()
+        del self._results[stage.name, key]
+        return value
 
     def unkept(self, stage: Stage[T], value: T) -> Result[T]:
         """Return a result that no key stands for: it lives as long as this process."""

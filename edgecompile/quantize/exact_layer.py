@@ -27,6 +27,8 @@ from edgecompile.quantize.layers import QuantizedLayer, Weights
 _LARGEST_ACTIVATION = 255
 # Float32 holds all integers up to here, and adds them exactly in any order.
 _EXACT_IN_FLOAT32 = 2**24
+# Of a weight whose floats are kept from run to run; larger ones would fill the memory.
+_KEPT_ELEMENTS = 1 << 21
 
 
 class ExactLayer:
@@ -133,7 +135,10 @@ class _ExactSums:
             self._bias = torch.round(weights.bias.double() / scale)  # (K,), integers
             largest_bias = float(self._bias.abs().max()) if self._bias.numel() else 0.0
         self._is_one_sum = _largest_sum(weights.weight) + largest_bias < _EXACT_IN_FLOAT32
-        self._parts = [weights.weight.float()] if self._is_one_sum else _split(layer, weights.weight)
+        self._parts = [weights.weight] if self._is_one_sum else _split(layer, weights.weight)
+        self._dtype = _sum_dtype(self._parts)
+        if weights.weight.numel() <= _KEPT_ELEMENTS:
+            self._parts = [part.to(self._dtype) for part in self._parts]
         if self._bias is not None and self._is_one_sum:
             self._bias = self._bias.float()
 
@@ -148,7 +153,7 @@ class _ExactSums:
         chunks = [shifted] if len(self._parts) == 1 else torch.split(shifted, sizes, dim=self._channel_axis)
         total = torch.zeros((), dtype=torch.float64)
         for chunk, part in zip(chunks, self._parts, strict=True):
-            total = total + self._operation(chunk.to(part.dtype), part, None).double()
+            total = total + self._operation(chunk.to(self._dtype), part, None).double()
         if self._bias is not None:
             total += _per_channel(self._layer, self._bias)
         return total.to(torch.float32)
@@ -156,6 +161,7 @@ class _ExactSums:
     def _operation(
         self, value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
+        weight = weight.to(self._dtype)
         if self._layer.kind == "linear":
             return functional.linear(value, weight, bias)
         assert callable(self._layer.compute.target)
@@ -169,18 +175,23 @@ def _largest_sum(weight: torch.Tensor) -> float:
 
 
 def _split(layer: QuantizedLayer, weight: torch.Tensor) -> list[torch.Tensor]:
-    """Return parts of a weight over its input channels whose sums float32 holds, or it in float64."""
+    """Return parts of a weight over its input channels whose sums float32 holds, where it can be split."""
     source = layer.compute.args[0]
     assert isinstance(source, torch.fx.Node)
     channels = source.meta["val"].shape[-1 if layer.kind == "linear" else 1]
     if channels != weight.shape[1]:
-        return [weight.float() if _largest_sum(weight) < _EXACT_IN_FLOAT32 else weight.double()]
+        return [weight]
     size = weight.shape[1]
     while size > 1 and not all(
         _largest_sum(part) < _EXACT_IN_FLOAT32 for part in torch.split(weight, size, dim=1)
     ):
         size = (size + 1) // 2
-    return [part.float() for part in torch.split(weight, size, dim=1)]
+    return list(torch.split(weight, size, dim=1))
+
+
+def _sum_dtype(parts: Sequence[torch.Tensor]) -> torch.dtype:
+    fits = all(_largest_sum(part) < _EXACT_IN_FLOAT32 for part in parts)
+    return torch.float32 if fits else torch.float64
 
 
 def _per_channel(layer: QuantizedLayer, value: torch.Tensor) -> torch.Tensor:

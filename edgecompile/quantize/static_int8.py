@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import torch
+from torch.ao.quantization.fx.utils import assert_and_get_unique_device
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 from torchao.quantization.pt2e import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torchao.utils import _assert_and_get_unique_device
 
 from edgecompile.dataset import Dataset
 from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
@@ -105,6 +107,8 @@ def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
             for key, value in ranges[str(node.target)].items():
                 setattr(observer, key, value)
         exported = snap_biases(lift(convert_pt2e(model), program.exported))
+    for remembers in (assert_and_get_unique_device, _assert_and_get_unique_device):
+        remembers.cache_clear()  # the models that it was asked about, float weights and all
     step = StepRecord(
         name="quantize",
         seconds=time.perf_counter() - started,

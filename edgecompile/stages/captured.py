@@ -89,9 +89,8 @@ def captured_program(cache: StageCache, settings: BuildSettings) -> Result[Captu
             cache.progress.note(f"the model is captured anew in every build: {reads.unseen}")
             return cache.unkept(Captured(), program)
         key = digest(own_key, reads.to_json())
-        found = cache.result(Captured(), key, lambda: program)
         remember(cache, own_key, reads, {"key": key})
-        return found
+        return cache.add(Captured(), key, program, make)
 
 
 def input_specs_of(captured: Result[CapturedProgram]) -> tuple[TensorSpec, ...]:

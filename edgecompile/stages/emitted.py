@@ -54,8 +54,13 @@ class Lowering:
         return digest("emit", self.program.digest, self.format, settings, tools())
 
 
-def emitted(cache: StageCache, lowering: Lowering) -> Result[Emitted]:
+def emitted(cache: StageCache, lowering: Lowering, *, is_new: bool = False) -> Result[Emitted]:
     """Return an artifact, lowered in this process where it must be.
+
+    Args:
+        cache: Has the program, and perhaps the artifact.
+        lowering: What is wanted.
+        is_new: Another process has made it for this build just now.
 
     Raises:
         LoweringFailedError: The format cannot express the program.
@@ -68,4 +73,5 @@ def emitted(cache: StageCache, lowering: Lowering) -> Result[Emitted]:
         cache.progress.finish(f"{len(made.data) / 1e6:.2f} MB")
         return made
 
-    return cache.result(KeptArtifact(), lowering.key, make, f"emit {lowering.format}")
+    label = "" if is_new else f"emit {lowering.format}"
+    return cache.result(KeptArtifact(), lowering.key, make, label)

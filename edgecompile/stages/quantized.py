@@ -150,7 +150,7 @@ def quantized_program(
             samples = spread(data.value().samples, settings.calibration_samples)
             return calibrate(prepared, replace(data.value(), samples=tuple(samples)), cache.progress)
 
-        return convert(prepared, cache.result(Calibrated(), seen_key, measure, "calibrate").value())
+        return convert(prepared, cache.value(Calibrated(), seen_key, measure, "calibrate"))
 
     key = digest("quantize", seen_key, json.dumps(dataclasses.asdict(settings)))
     return cache.result(Quantized(), key, make, "passes and quantize")
