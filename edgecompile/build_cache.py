@@ -30,8 +30,13 @@ def open_cache(settings: BuildSettings, progress: Progress) -> Iterator[StageCac
             yield StageCache(folder, progress)
         return
     sweep()
-    yield StageCache(cache_folder() / STAGES, progress)
+    yield StageCache(stages_folder(), progress)
     trim()
+
+
+def stages_folder() -> Path:
+    """Return where the results of the user's builds are."""
+    return cache_folder() / STAGES
 
 
 def _remove_abandoned() -> None:

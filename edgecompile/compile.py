@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgecompile.artifact import Bundle
-from edgecompile.build_cache import open_cache
+from edgecompile.artifact import Bundle, Emitted
+from edgecompile.build_cache import open_cache, stages_folder
 from edgecompile.bundle_writer import write_bundle
 from edgecompile.dataset import Dataset
 from edgecompile.lower import lower_all, workers_for
@@ -17,7 +17,7 @@ from edgecompile.program import CapturedProgram
 from edgecompile.progress import Progress, QuietProgress
 from edgecompile.settings import BuildSettings
 from edgecompile.stage_cache import Result, ResultChangedError, StageCache
-from edgecompile.stages.bundle_files import bundle_files
+from edgecompile.stages.bundle_files import BundleFiles, bundle_files
 from edgecompile.stages.captured import captured_program, input_specs_of
 from edgecompile.stages.emitted import Lowering
 from edgecompile.stages.quality import float_outputs, quality
@@ -34,13 +34,25 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> tuple[Bu
     """
     with open_cache(settings, progress or QuietProgress()) as cache:
         try:
-            return _build(cache, settings)
+            made = _compile(cache, settings)
         except ResultChangedError as changed:
             cache.progress.note(f"{changed} is another one than before: all that depends on it is made again")
-            return _build(cache, settings)
+            made = _compile(cache, settings)
+        return tuple(write_bundle(settings, *parts, cache.progress) for parts in made)
 
 
-def _build(cache: StageCache, settings: BuildSettings) -> tuple[Bundle, ...]:
+def plan(settings: BuildSettings) -> list[tuple[str, bool]]:
+    """Return the stages of a build, and whether the cache has the result of each; nothing is made."""
+    cache = StageCache(stages_folder(), QuietProgress(), dry=True)
+    if settings.cache:
+        _compile(cache, settings)
+    return cache.planned or []
+
+
+def _compile(
+    cache: StageCache, settings: BuildSettings
+) -> list[tuple[Target, Result[BundleFiles], list[Result[Emitted]]]]:
+    """Return what each target's bundle is written from."""
     targets = [load_target(name) for name in settings.targets]
     captured = captured_program(cache, settings)
     with workers_for(cache, _emitters(settings, targets), captured, jobs=settings.jobs) as workers:
@@ -62,7 +74,7 @@ def _build(cache: StageCache, settings: BuildSettings) -> tuple[Bundle, ...]:
         ]
         artifacts = lower_all(cache, lowerings, workers)
 
-    bundles = []
+    made = []
     for target, program, own in zip(targets, programs, artifacts, strict=True):
         rows = quality(cache, program=program, artifacts=own, data=evaluation, floats=floats, target=target)
         files = bundle_files(
@@ -74,8 +86,8 @@ def _build(cache: StageCache, settings: BuildSettings) -> tuple[Bundle, ...]:
             rows=rows,
             target=target,
         )
-        bundles.append(write_bundle(settings, target, files, own, cache.progress))
-    return tuple(bundles)
+        made.append((target, files, own))
+    return made
 
 
 def _emitters(settings: BuildSettings, targets: Sequence[Target]) -> list[str]:

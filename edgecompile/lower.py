@@ -25,6 +25,7 @@ from edgecompile.stages.emitted import KeptArtifact, Lowering, emitted
 # What a process with torch and an emitter's libraries takes, and how often it holds a program's weights.
 _PROCESS_BYTES = 8e8
 _COPIES_OF_WEIGHTS = 5
+_LARGE_BYTES = 256_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +60,13 @@ def workers_for(
         cache: Where workers find programs.
         emitters: Those that will have something to lower, each once.
         captured: What will be lowered; no more workers are started than memory holds.
-        jobs: The most processes, this one included; 0 for as many as there are CPUs.
+        jobs: The most processes, this one included; 0 for as many as there are CPUs, but for large models,
+            which are lowered one after another to save memory.
     """
     each = _PROCESS_BYTES + _COPIES_OF_WEIGHTS * captured.size_bytes
     affordable = psutil.virtual_memory().available // each
-    allowed = min(jobs or _cpu_count(), int(affordable)) if cache.writable and captured.is_new else 1
+    wanted = jobs or (_cpu_count() if captured.size_bytes <= _LARGE_BYTES else 1)
+    allowed = min(wanted, int(affordable)) if cache.writable and captured.is_new else 1
     chosen = emitters[1:][-(allowed - 1) :] if allowed > 1 else []
     workers = [Worker(emitter=name, process=_start(cache, name)) for name in chosen]
     try:

@@ -163,10 +163,12 @@ class StageCache:
         folder: Where they are.
         progress: Is told of what is reused, and of what is wrong with the cache.
         writable: Whether results are kept; False after the first that could not be.
+        planned: In a dry run, what was looked for and whether it is there; else None.
     """
 
-    def __init__(self, folder: Path, progress: Progress) -> None:
+    def __init__(self, folder: Path, progress: Progress, *, dry: bool = False) -> None:
         self.folder = folder
+        self.planned: list[tuple[str, bool]] | None = [] if dry else None
         self.writable = True
         self.progress = progress
         self._results: dict[tuple[str, str], Result[Any]] = {}
@@ -191,6 +193,10 @@ class StageCache:
         if known is not None:
             return known
         entry = self.find(stage.name, key)
+        if self.planned is not None:
+            self.planned.append((label or stage.name, entry is not None))
+            if entry is None:
+                return self.unknown(stage.name, key)
         value = None
         if entry is None:
             with self.alone(stage.name, key):
@@ -214,6 +220,13 @@ class StageCache:
         value = self.result(stage, key, make, label).value()
         del self._results[stage.name, key]
         return value
+
+    def unknown(self, stage: str, key: str) -> Result[Any]:
+        """Return what stands for a result that a dry run does not make: nothing is made from it yet."""
+        entry = Entry(stage=stage, key=key, digest=f"not made: {key}", size_bytes=0, summary={"spec": ""})
+        result: Result[Any] = Result(entry, None)
+        self._results[stage, key] = result
+        return result
 
     def unkept(self, stage: Stage[T], value: T) -> Result[T]:
         """Return a result that no key stands for: it lives as long as this process."""
@@ -321,7 +334,7 @@ class StageCache:
     def alone(self, stage: str, key: str) -> Iterator[None]:
         """Hold the lock of a key, where the cache can be written at all."""
         lock: FileLock | None = None
-        if self.writable:
+        if self.writable and self.planned is None:
             with self._noting_failure():
                 self._make_folder(stage)
                 lock = FileLock(self._path(stage, key, _LOCK))

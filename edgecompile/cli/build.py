@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from edgecompile.cli.options import json_option, traceback_option
+from edgecompile.errors import UsageError
 
 
 @click.command("build")
 @click.argument("model")
 @click.option("--target", multiple=True, metavar="NAME", help="What to compile for; may be repeated.")
+@click.option("--all-targets", is_flag=True, help="Compile for every target.")
 @click.option("--device", metavar="NAME", help="What the artifacts must fit; it says the target.")
 @click.option("--format", multiple=True, metavar="NAME", help="Emit only this format; may be repeated.")
 @click.option("--calibration", metavar="DATA", help="Typical inputs, to choose the quantization ranges.")
@@ -33,7 +35,9 @@ from edgecompile.cli.options import json_option, traceback_option
 @click.option("--plan", is_flag=True, help="Print the settings and where each comes from; build nothing.")
 @json_option
 @traceback_option
-def command(model: str, config: Path | None, plan: bool, as_json: bool, **flags: Any) -> None:
+def command(
+    model: str, config: Path | None, plan: bool, as_json: bool, all_targets: bool, **flags: Any
+) -> None:
     """Compile MODEL for each target.
 
     MODEL is file.py:function, package.module:function or file.pt2. DATA is a .npz file, a folder of
@@ -43,9 +47,13 @@ def command(model: str, config: Path | None, plan: bool, as_json: bool, **flags:
 
     # click gives () for a repeatable option that was not used; "not said" is None.
     said = {name: None if value == () else value for name, value in flags.items()}
+    if all_targets:
+        said["target"] = _all_targets(said)
     settings = resolve(model, Options(**said), config)
     if plan:
-        _print_plan(settings.plan(), as_json)
+        from edgecompile.compile import plan as planned_stages
+
+        _print_plan(settings.plan(), planned_stages(settings), as_json)
         return
     from edgecompile.cli.output import print_json
     from edgecompile.cli.show_progress import shown_progress
@@ -60,13 +68,28 @@ def command(model: str, config: Path | None, plan: bool, as_json: bool, **flags:
         click.echo(bundle.report_text())
 
 
-def _print_plan(settings: tuple[Any, ...], as_json: bool) -> None:
+def _all_targets(said: dict[str, Any]) -> tuple[str, ...]:
+    from edgecompile.target import target_names
+
+    for other in ("target", "device"):
+        if said[other]:
+            raise UsageError(f"--all-targets leaves nothing for --{other} to say", hint="use one of them")
+    return target_names()
+
+
+def _print_plan(settings: tuple[Any, ...], stages: list[tuple[str, bool]], as_json: bool) -> None:
     from dataclasses import asdict
 
     from edgecompile.cli.output import print_json, print_table, show_value
 
     if as_json:
-        print_json({"plan": [asdict(setting) for setting in settings]})
+        reuse = [{"stage": stage, "reused": reused} for stage, reused in stages]
+        print_json({"plan": [asdict(setting) for setting in settings], "stages": reuse})
         return
     rows = [(setting.name, show_value(setting.value), setting.origin) for setting in settings]
     print_table(("setting", "value", "origin"), rows)
+    if stages:
+        click.echo()
+        print_table(
+            ("stage", "from the cache"), [(name, "reused" if there else "runs") for name, there in stages]
+        )

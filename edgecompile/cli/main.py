@@ -24,7 +24,7 @@ from edgecompile.errors import (
     did_you_mean,
 )
 
-COMMANDS = ("build", "validate", "bench", "inspect", "targets", "devices", "passes", "doctor")
+COMMANDS = ("build", "validate", "bench", "inspect", "targets", "devices", "passes", "cache", "doctor")
 
 
 class LazyGroup(click.Group):

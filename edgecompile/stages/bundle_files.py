@@ -116,7 +116,7 @@ def bundle_files(
         from edgecompile.signature import inputs_of, outputs_of
 
         quantized, samples = program.value(), data.value().samples
-        cache.progress.start("goldens and report")
+        cache.progress.start(f"goldens and report of {target.name}")
         report = Report(
             program=quantized,
             target=target.name,
@@ -161,4 +161,4 @@ def bundle_files(
         str(target.validation.goldens),
         tools(),
     )
-    return cache.result(KeptFiles(), key, make)
+    return cache.result(KeptFiles(), key, make, f"goldens and report of {target.name}")

@@ -82,6 +82,9 @@ def captured_program(cache: StageCache, settings: BuildSettings) -> Result[Captu
         known = remembered(cache, own_key)
         if known is not None:
             return cache.result(Captured(), known["key"], make, "capture")
+        if cache.planned is not None:
+            cache.planned.append(("capture", False))
+            return cache.unknown("capture", own_key)
         with recording() as record:
             program = make()
         reads = record.reads()
@@ -97,5 +100,5 @@ def input_specs_of(captured: Result[CapturedProgram]) -> tuple[TensorSpec, ...]:
     """Return what a sample must hold, without reading the program."""
     return tuple(
         TensorSpec(name=spec["name"], shape=tuple(spec["shape"]), dtype=spec["dtype"])
-        for spec in captured.summary["inputs"]
+        for spec in captured.summary.get("inputs", ())
     )

@@ -55,7 +55,8 @@ def float_outputs(
 
         return run_float(captured.value().exported, data.value().samples, cache.progress)
 
-    return cache.result(KeptOutputs(), digest("float", captured.digest, data.digest, tools()), make)
+    key = digest("float", captured.digest, data.digest, tools())
+    return cache.result(KeptOutputs(), key, make, "float model")
 
 
 def reference_outputs(
@@ -120,7 +121,7 @@ def quality(
         json.dumps(dataclasses.asdict(target.validation)),
         *(item.key for item in artifacts),
     )
-    return cache.result(KeptQuality(), key, make)
+    return cache.result(KeptQuality(), key, make, f"quality of {target.name}")
 
 
 def _ran(cache: StageCache, artifact: Result[Emitted], data: Result[Dataset], target: Target) -> Ran:

@@ -25,6 +25,9 @@ def samples_of(cache: StageCache, spec: str, inputs: tuple[TensorSpec, ...]) -> 
     described = json.dumps([dataclasses.asdict(item) for item in inputs])
     own_key = digest("data", str(Path.cwd()), spec, described, tools())
     known = remembered(cache, own_key)
+    if known is None and cache.planned is not None:
+        cache.planned.append((f"read {spec}", False))
+        return cache.unknown(_STAGE, own_key)
     if known is None:
         with recording() as record:
             data = load_dataset(spec, inputs)

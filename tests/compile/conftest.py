@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,15 @@ class Finished:
     status: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory) -> Iterator[Path]:
+    """A cache of the module's own: what other tests, or the user, have built is not reused."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGECOMPILE_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

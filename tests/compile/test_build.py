@@ -227,7 +227,7 @@ def test_bad_input_leaves_nothing(cli, tmp_path, network, data, code, status):
 
 def test_a_broken_pass_is_a_bug_of_ours(cli, tmp_path, monkeypatch):
     monkeypatch.setattr(FoldConstants, "run", lambda self, program: 1 / 0)
-    arguments = ["build", f"{NETWORKS}:small", "--target", "ios-arm64", "--precision", "fp32"]
+    arguments = ["build", f"{NETWORKS}:small", "--target", "ios-arm64", "--precision", "fp32", "--no-cache"]
     finished = cli(*arguments, "--output", tmp_path)
     assert finished.status == 70 and "error[pass-broke-program]: pass 'fold-constants'" in finished.err
     assert not list(tmp_path.iterdir())
