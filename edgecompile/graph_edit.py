@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch._dispatch.python import enable_python_dispatcher
 from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.export.graph_signature import (
@@ -163,7 +164,8 @@ def no_host_kernels() -> Iterator[None]:
 def fake_result(node: Node, fake_mode: Any) -> Any:
     """Return what a call gives for the values of its arguments: shapes, types and strides alone."""
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
-    with fake_mode, no_host_kernels():
+    # As torch.export does it: operators in C++ would settle on the batch that the example had.
+    with fake_mode, enable_python_dispatcher(), no_host_kernels():
         assert callable(node.target)
         return node.target(*args, **kwargs)
 

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import sysconfig
 import threading
@@ -26,6 +27,9 @@ from typing import Any
 _OWN_FOLDER = str(Path(__file__).resolve().parent)
 _CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
 _VOLATILE = ("/proc/", "/sys/", "/dev/")
+_TORCH_CODE = re.compile(
+    r"-packages/(torch|torchgen|torchao|functorch|executorch|networkx|sympy|mpmath|numpy|onnx\w*)/"
+)
 _STARTS_A_PROCESS = frozenset(
     ("os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.spawn", "os.system", "subprocess.Popen")
 )
@@ -253,9 +257,11 @@ def _seen_questions() -> Iterator[None]:
         try:
             result = asked(path, *arguments, **keywords)
         except (FileNotFoundError, NotADirectoryError):
-            _tell(lambda record: record.saw_question(path, False))
+            if not _is_torchs_own():
+                _tell(lambda record: record.saw_question(path, False))
             raise
-        _tell(lambda record: record.saw_question(path, True))
+        if not _is_torchs_own():
+            _tell(lambda record: record.saw_question(path, True))
         return result
 
     os.stat = stat
@@ -265,10 +271,23 @@ def _seen_questions() -> Iterator[None]:
         os.stat = asked
 
 
+def _is_torchs_own() -> bool:
+    """Tell whether torch asks, or a library below it: how they log or compile changes no program."""
+    frame = sys._getframe(2)
+    standard = os.path.dirname(os.__file__)  # noqa: PTH120
+    while frame.f_back is not None:
+        name = frame.f_code.co_filename
+        is_standard = name.startswith((standard, "<frozen")) and "-packages" not in name
+        if not is_standard:
+            return _TORCH_CODE.search(name) is not None
+        frame = frame.f_back
+    return False
+
+
 class _SeenEnvironment(os._Environ):  # type: ignore[type-arg]
     def __getitem__(self, name: str) -> str:
-        # What Python and torch read themselves is the same in every process that starts alike.
-        _tell(lambda record: record.saw_variable(name))
+        if isinstance(name, str) and not _is_torchs_own():
+            _tell(lambda record: record.saw_variable(name))
         return super().__getitem__(name)  # type: ignore[no-any-return]
 
 

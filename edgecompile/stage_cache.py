@@ -243,7 +243,7 @@ class StageCache:
             if own != _own_digest(document) or document.pop("schema_version") != SCHEMA_VERSION:
                 raise ValueError("it was altered")
             entry = Entry(**document)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             self._note_damage(stage, error)
@@ -265,9 +265,10 @@ class StageCache:
         entry = Entry(
             stage=stage, key=key, digest=hashlib.sha256(b"").hexdigest(), size_bytes=0, summary=summary
         )
-        with self._noting_failure():
-            self._make_folder(stage)
-            self._write_header(entry)
+        if self.writable:
+            with self._noting_failure():
+                self._make_folder(stage)
+                self._write_header(entry)
 
     def _read(self, stage: Stage[T], entry: Entry, make: Callable[[], T]) -> T:
         """Read a result; where that is not possible, make it again."""
