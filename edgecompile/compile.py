@@ -34,11 +34,15 @@ def build(settings: BuildSettings, progress: Progress | None = None) -> tuple[Bu
     """
     with open_cache(settings, progress or QuietProgress()) as cache:
         try:
-            made = _compile(cache, settings)
+            return _write(cache, settings)
         except ResultChangedError as changed:
             cache.progress.note(f"{changed} is another one than before: all that depends on it is made again")
-            made = _compile(cache, settings)
-        return tuple(write_bundle(settings, *parts, cache.progress) for parts in made)
+            return _write(cache, settings)
+
+
+def _write(cache: StageCache, settings: BuildSettings) -> tuple[Bundle, ...]:
+    made = _compile(cache, settings)
+    return tuple(write_bundle(settings, *parts, cache.progress) for parts in made)
 
 
 def plan(settings: BuildSettings) -> list[tuple[str, bool]]:

@@ -238,8 +238,10 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         _tell(lambda record: record.saw_open(*arguments))
     elif event in ("os.listdir", "os.scandir"):
-        # The import system lists folders to find modules; those that it finds are recorded as sources.
-        if not sys._getframe(1).f_code.co_filename.startswith("<frozen importlib"):
+        # The import system lists folders to find modules; those that it finds are recorded as sources. And
+        # torch looks for its plugins wherever modules are.
+        is_import = sys._getframe(1).f_code.co_filename.startswith("<frozen importlib")
+        if not is_import and not _is_torchs_own():
             _tell(lambda record: record.saw_listing(arguments[0]))
     elif event in _STARTS_A_PROCESS:
         _tell(lambda record: record.saw_unseen("it starts another process, whose reads are not seen"))
@@ -351,7 +353,9 @@ def _installed_folders() -> tuple[str, ...]:
 def _is_installed_code(name: str) -> bool:
     if name.startswith(_OWN_FOLDER) or "/__pycache__/" in name:
         return True
-    return name.startswith(_installed_folders()) and (name.endswith(_CODE) or ".so." in name)
+    if not name.startswith(_installed_folders()):
+        return name.endswith(".zip") and not os.path.exists(name)  # noqa: PTH110 (of `sys.path`, never there)
+    return name.endswith(_CODE) or ".so." in name or ".dist-info/" in name
 
 
 def _state(name: str) -> tuple[int, ...] | None:
@@ -399,7 +403,8 @@ def _user_sources() -> Iterator[str]:
     """Yield the source files of all modules that are not installed."""
     for module in tuple(sys.modules.values()):
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.endswith(".py"):
+        # `torch.ops` and its like have a file name that is none.
+        if isinstance(file, str) and file.endswith(".py") and os.path.isabs(file):  # noqa: PTH117
             name = _absolute(file)
             if name is not None and not _is_installed_code(name):
                 yield name

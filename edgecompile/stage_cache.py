@@ -218,7 +218,7 @@ class StageCache:
     def value(self, stage: Stage[T], key: str, make: Callable[[], T], label: str = "") -> T:
         """Return what `result` does, and hold on to neither the value nor what makes it."""
         value = self.result(stage, key, make, label).value()
-        del self._results[stage.name, key]
+        self._results.pop((stage.name, key), None)
         return value
 
     def unknown(self, stage: str, key: str) -> Result[Any]:

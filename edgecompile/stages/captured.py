@@ -85,6 +85,8 @@ def captured_program(cache: StageCache, settings: BuildSettings) -> Result[Captu
         if cache.planned is not None:
             cache.planned.append(("capture", False))
             return cache.unknown("capture", own_key)
+        import edgecompile.capture  # noqa: F401  what torch reads when it is imported is not the model's
+
         with recording() as record:
             program = make()
         reads = record.reads()

@@ -29,6 +29,8 @@ def samples_of(cache: StageCache, spec: str, inputs: tuple[TensorSpec, ...]) -> 
         cache.planned.append((f"read {spec}", False))
         return cache.unknown(_STAGE, own_key)
     if known is None:
+        import torch  # noqa: F401  what it reads when it is imported is not the data's
+
         with recording() as record:
             data = load_dataset(spec, inputs)
         known = {"digest": dataset_digest(data)}

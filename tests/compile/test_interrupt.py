@@ -107,8 +107,8 @@ STAGES = {  # network, data, format, what is said before the stage, seconds into
     "passes": ("small", "pictures", "ptl", "capture …", 0.0),
     "calibrate": ("large", "large_pictures", "ptl", "passes for", 0.3),
     "emit-pte": ("small", "pictures", "pte", "calibrate …", 0.1),
-    "emit-onnx": ("small", "pictures", "onnx", "calibrate …", 1.0),
-    "run": ("large", "large_pictures", "ptl", "emit ptl …", 0.5),
+    "emit-onnx": ("small", "pictures", "onnx", "calibrate …", 0.3),
+    "run": ("large", "large_pictures", "ptl", "reference …", 0.0),
     "write": ("large", "large_pictures", "ptl", "run ptl …", 0.0),
 }
 
