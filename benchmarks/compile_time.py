@@ -1,14 +1,20 @@
 """Measure what a build costs, beside the flows that a user would write by hand.
 
     python benchmarks/compile_time.py [--repeats 3] [--models NAME ...] [--data FOLDER] [--samples 48]
+        [--plot FILE] [--large]
 
 Every flow runs in a fresh process on one thread, all flows in turn, `--repeats` times. The table shows
 medians: CPU and wall seconds from the first import to the last artifact, without making the model and its
 data; the peak memory of the process; and the ratio to the plain ExecuTorch flow. All flows calibrate on the
-same samples: pictures of FOLDER (any size, cut to the model's), or noise.
+same samples: pictures of FOLDER (any size, cut to the model's), or noise. Builds are cold: each has an empty
+cache, which it fills.
 
-A build of edgecompile proves its artifacts too: "and proof" adds the runs of the reference and of every
-artifact on all samples, the goldens and the report.
+A build of edgecompile proves its artifacts too: "and proof" adds the runs of the float model, the reference
+and every artifact on all samples, the goldens and the report.
+
+A second table has whole commands, from the start of the interpreter to its end: one target and all targets
+on an empty cache, and each once more with nothing changed. `--large` adds the 302-million-parameter encoder.
+`--plot` draws the CPU seconds of the stages; it needs matplotlib (`pip install matplotlib`).
 """
 
 from __future__ import annotations
@@ -30,6 +36,8 @@ from typing import Any
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path[:0] = [str(EXAMPLES), str(Path(__file__).parent)]
 
+from build_commands import command_rows
+
 MODELS = {
     "mobilenet_v2": EXAMPLES / "mobilenet_v2.py",
     "efficientnet_lite0": EXAMPLES / "efficientnet_lite0.py",
@@ -39,6 +47,9 @@ MODELS = {
 }
 PLAIN = "plain ExecuTorch .pte"
 FORMATS = {"edgecompile .pte": ("pte",), "edgecompile .pte .ptl .onnx": ("pte", "ptl", "onnx")}
+
+
+_PROOF = ("float model", "reference", "run ", "goldens", "write")
 
 
 class Clock:
@@ -68,25 +79,31 @@ class StageClock:
     def start(self, stage: str, total: int | None = None) -> None:
         """Begin a stage, and count what lies before it."""
         # Before the capture the model is made; what is between two stages belongs to quantization.
-        self._clock.mark("model" if stage == "capture" else "quantize" if self._stage else "import")
+        between = "proof" if self._stage.startswith(_PROOF) else "quantize"
+        self._clock.mark("model" if stage == "capture" else between if self._stage else "import")
         self._stage = stage
 
     def advance(self, count: int = 1) -> None:
         """Do nothing."""
 
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
     def finish(self, detail: str = "") -> None:
         """Count the stage."""
-        proof = self._stage.startswith(("reference", "run ", "write"))
+        proof = self._stage.startswith(_PROOF)
         self._clock.mark("proof" if proof else self._stage)
 
 
 def run_edgecompile(model: Path, data: Path, formats: tuple[str, ...], clock: Clock) -> None:
     """Build with the public flow; its stages are timed through its progress."""
+    import edgecompile.capture  # noqa: F401  torch, which a build imports when it has something to do
     from edgecompile.compile import build
     from edgecompile.settings import Options, resolve
 
     clock.mark("import")
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["EDGECOMPILE_CACHE"] = f"{folder}/cache"
         options = Options(
             target=("android-arm64",), format=formats, calibration=str(data), output=f"{folder}/bundle"
         )
@@ -251,9 +268,50 @@ def stage_rows(model: str, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
     ]
 
 
-def compare(models: Sequence[str], repeats: int, folder: Path | None, count: int) -> str:
+def plot(stages: dict[str, dict[str, dict[str, float]]], file: Path) -> None:
+    """Draw the CPU seconds of each flow's stages, one group of bars a model."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(9, 0.42 * sum(map(len, stages.values())) + 1.2))
+    order = [
+        "import",
+        "capture",
+        "passes",
+        "calibrate",
+        "quantize",
+        "emit pte",
+        "emit ptl",
+        "emit onnx",
+        "proof",
+    ]
+    colours = dict(zip(order, pyplot.get_cmap("tab10").colors, strict=False))
+    labels, seen = [], set()
+    for model, flows in stages.items():
+        for flow, seconds_of in flows.items():
+            left = 0.0
+            for stage in order:
+                width = sum(value for name, value in seconds_of.items() if name.startswith(stage))
+                label = stage if width and stage not in seen else None
+                seen |= {stage} if label else set()
+                axes.barh(len(labels), width, left=left, color=colours[stage], label=label)
+                left += width
+            axes.text(left, len(labels), f" {left:.1f}", va="center", fontsize=8)
+            labels.append(f"{model}: {flow}")
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("CPU seconds, cold, on one thread")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(file)
+
+
+def compare(
+    models: Sequence[str], repeats: int, folder: Path | None, count: int, *, large: bool, figure: Path | None
+) -> str:
     """Run all flows on all models in turn and return the tables in Markdown."""
-    table, stages = [], []
+    table, stages, commands = [], [], []
+    drawn: dict[str, dict[str, dict[str, float]]] = {}
     for name in models:
         model = MODELS[name]
         runs: dict[str, list[dict[str, Any]]] = {flow: [] for flow in FLOWS}
@@ -264,10 +322,28 @@ def compare(models: Sequence[str], repeats: int, folder: Path | None, count: int
                 for flow, own in runs.items():
                     print(f"{name}: {flow}, {repeat + 1} of {repeats}", file=sys.stderr, flush=True)
                     own.append(measure(flow, model, data))
+            if name == models[0]:
+                commands += command_rows(name, f"{model}:model", str(data), repeats)
         table += rows(name, runs)
         stages += stage_rows(name, runs)
+        drawn[name] = {
+            flow: {
+                stage: statistics.median(run["stages"][stage][0] for run in own)
+                for stage in own[0]["stages"]
+                if stage != "model"
+            }
+            for flow, own in runs.items()
+            if all("failure" not in run for run in own)
+        }
+    if large:
+        encoder = MODELS["encoder"]
+        commands += command_rows("encoder, 302 M", f"{encoder}:large", f"{encoder}:samples", 1)
+    if figure is not None:
+        plot(drawn, figure)
     header = "| model | flow | CPU s | wall s | CPU, of plain | wall, of plain | peak MB |"
     lines = [header, "| --- | --- | --- | --- | --- | --- | --- |", *table, ""]
+    header = "| model | command | CPU s | wall s | CPU, of one target | wall, of one target | peak MB |"
+    lines += [header, "| --- | --- | --- | --- | --- | --- | --- |", *commands, ""]
     lines += ["| model | flow | stage | CPU s |", "| --- | --- | --- | --- |", *stages]
     return "\n".join(lines) + "\n"
 
@@ -279,13 +355,24 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="pictures; noise by default")
     parser.add_argument("--samples", type=int, default=48, help="calibration samples")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the stages, as .svg or .png")
+    parser.add_argument("--large", action="store_true", help="build the 302-million-parameter encoder too")
     parser.add_argument("--run", nargs=3, metavar=("FLOW", "MODEL", "DATA"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
         flow, model, data = arguments.run
         run_once(flow, Path(model), Path(data))
         return
-    print(compare(arguments.models, arguments.repeats, arguments.data, arguments.samples))
+    print(
+        compare(
+            arguments.models,
+            arguments.repeats,
+            arguments.data,
+            arguments.samples,
+            large=arguments.large,
+            figure=arguments.plot,
+        )
+    )
 
 
 if __name__ == "__main__":
