@@ -33,10 +33,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from build_commands import command_rows
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path[:0] = [str(EXAMPLES), str(Path(__file__).parent)]
-
-from build_commands import command_rows
 
 MODELS = {
     "mobilenet_v2": EXAMPLES / "mobilenet_v2.py",

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import click
 
 from edgecompile.cli.options import json_option, traceback_option
 
 
-@click.group("cache")
-@traceback_option
-def command() -> None:
-    """Show or clear what earlier builds keep for later ones."""
-
-
-@command.command("show")
+@click.command("cache")
+@click.argument("action", type=click.Choice(["show", "clear"]), default="show")
 @json_option
 @traceback_option
-def show(as_json: bool) -> None:
-    """Show where the cache is, and what it holds."""
-    from collections import Counter
+def command(action: str, as_json: bool) -> None:
+    """Show or clear what earlier builds keep for later ones.
 
+    `show` says where the cache is and what it holds; `clear` removes everything: the stages of builds, the
+    native runners, and the engines' libraries for other machines.
+    """
+    if action == "clear":
+        _clear(as_json)
+    else:
+        _show(as_json)
+
+
+def _show(as_json: bool) -> None:
     from edgecompile.cache import cache_folder
     from edgecompile.cache_upkeep import items, limit_bytes
     from edgecompile.cli.output import print_json, print_table
@@ -39,11 +45,13 @@ def show(as_json: bool) -> None:
     click.echo(f"\n{cache_folder()}, at most {limit_bytes() / 1e9:g} GB: the least recently used goes first")
 
 
-@command.command("clear")
-@traceback_option
-def clear() -> None:
-    """Remove everything: stages, runners, and the engines' libraries."""
+def _clear(as_json: bool) -> None:
     from edgecompile.cache import cache_folder
-    from edgecompile.cache_upkeep import clear as clear_cache
+    from edgecompile.cache_upkeep import clear
+    from edgecompile.cli.output import print_json
 
-    click.echo(f"removed {clear_cache() / 1e6:.1f} MB from {cache_folder()}")
+    removed = clear()
+    if as_json:
+        print_json({"folder": str(cache_folder()), "removed_bytes": removed})
+        return
+    click.echo(f"removed {removed / 1e6:.1f} MB from {cache_folder()}")

@@ -1,6 +1,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from edgecompile import __version__, shipped
 from edgecompile.cli.main import COMMANDS, main
+from edgecompile.target import target_names
 
 
 @pytest.fixture
@@ -138,13 +140,43 @@ def test_build_prints_each_report(model, stub, capsys):
 
 
 def test_plan_builds_nothing(model, stub, capsys):
-    stub("edgecompile.compile", "build", None)
+    stub("edgecompile.compile", "plan", lambda settings: [("capture", True), ("emit pte", False)])
     assert _build(model, "--plan", "--dynamic-batch") == 0
     printed = capsys.readouterr().out
     assert "flag --dynamic-batch" in printed and "target _defaults.toml" in printed
+    assert re.search(r"capture +reused\nemit pte +runs", printed)
     assert _build(model, "--plan", "--json") == 0
-    plan = json.loads(capsys.readouterr().out)["plan"]
-    assert {"name": "precision", "value": "fp32", "origin": "flag --precision"} in plan
+    document = json.loads(capsys.readouterr().out)
+    assert {"name": "precision", "value": "fp32", "origin": "flag --precision"} in document["plan"]
+    assert document["stages"][0] == {"stage": "capture", "reused": True}
+
+
+def test_all_targets(model, stub, capsys):
+    stub("edgecompile.compile", "plan", lambda settings: [])
+    arguments = ["build", model, "--precision", "fp32", "--all-targets", "--plan", "--json"]
+    assert main(arguments) == 0
+    values = {row["name"]: row["value"] for row in json.loads(capsys.readouterr().out)["plan"]}
+    assert values["target"] == list(target_names())
+    assert main([*arguments, "--device", "pixel-8"]) == 2
+    assert "--all-targets leaves nothing for --device to say" in capsys.readouterr().err
+
+
+def test_cache_show_and_clear(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EDGECOMPILE_CACHE", str(tmp_path))
+    for name in ("runners/one/program", "stages/capture/k.json", "stages/capture/k.data"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * 500_000)
+    assert main(["cache", "show"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"capture +1 +1\.0 MB", printed) and f"{tmp_path}, at most 10 GB" in printed
+    assert main(["cache", "--json"]) == 0
+    kinds = json.loads(capsys.readouterr().out)["kinds"]
+    assert kinds["runners"] == {"count": 1, "size_bytes": 500_000}
+    assert main(["cache", "clear", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["removed_bytes"] == 1_500_000
+    assert main(["cache", "clear"]) == 0
+    assert "removed 0.0 MB" in capsys.readouterr().out
+    assert main(["cache", "empty"]) == 2
 
 
 def test_validate_prints_the_table_and_fails(stub, capsys):
