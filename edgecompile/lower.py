@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import psutil
 
@@ -34,18 +35,20 @@ class Worker:
 
     emitter: str
     process: subprocess.Popen[str]
+    lock: threading.Lock = field(default_factory=threading.Lock, compare=False)
 
     def lower(self, lowering: Lowering) -> bool:
         """Lower, and tell whether the cache has the artifact now."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         job = Job(program_key=lowering.program.key, format=lowering.format, settings=lowering.settings)
-        try:
-            self.process.stdin.write(job.to_line())
-            self.process.stdin.flush()
-        except OSError:
-            return False
-        return self.process.stdout.readline() == "true\n"
+        with self.lock:  # one answer follows each job
+            try:
+                self.process.stdin.write(job.to_line())
+                self.process.stdin.flush()
+            except OSError:
+                return False
+            return self.process.stdout.readline() == "true\n"
 
 
 @contextmanager
@@ -94,11 +97,16 @@ def lower_all(
             for item in missing
             if item.settings.emitter in own
         }
-        for item in missing:
-            if item.key not in given:
-                emitted(cache, item).drop()
-        for key, future in given.items():
-            _finish(cache, distinct[key], future)
+        try:
+            for item in missing:
+                if item.key not in given:
+                    emitted(cache, item).drop()
+            for key, future in given.items():
+                _finish(cache, distinct[key], future)
+        except BaseException:
+            for worker in workers:  # else the threads would wait for them
+                worker.process.kill()
+            raise
     return [[emitted(cache, lowering) for lowering in row] for row in lowerings]
 
 

@@ -9,22 +9,19 @@ The clock and random numbers are taken for constant: the same inputs give the sa
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import os
-import platform
 import re
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-_OWN_FOLDER = str(Path(__file__).resolve().parent)
+from edgecompile.reads import OWN_FOLDER, Reads, content_digest, listing_digest, variable_digest
+
 _CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
 _VOLATILE = ("/proc/", "/sys/", "/dev/")
 _TORCH_CODE = re.compile(
@@ -43,78 +40,6 @@ _SEEN_THROUGH = frozenset(
     skimage sklearn sympy threadpoolctl torch torchao torchgen yaml
     """.split()  # noqa: SIM905 (a list of words)
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reads:
-    """What a function read.
-
-    Attributes:
-        files: The SHA-256 of each file's content by its absolute path; None for one that was not there.
-        folders: The same of each listing: names, sizes and times.
-        presence: Paths that were only asked about, and whether they were there.
-        environment: The SHA-256 of each variable's value; None for one that was not set.
-        unseen: Why the record cannot be trusted, in a few words; "" where it can.
-    """
-
-    files: Mapping[str, str | None]
-    folders: Mapping[str, str | None]
-    presence: Mapping[str, bool]
-    environment: Mapping[str, str | None]
-    unseen: str
-
-    def unchanged(self) -> bool:
-        """Tell whether all is still as it was."""
-        return (
-            not self.unseen
-            and all(_variable(name) == value for name, value in self.environment.items())
-            and all(os.path.exists(path) == there for path, there in self.presence.items())  # noqa: PTH110
-            and all(_listing(path) == value for path, value in self.folders.items())
-            and all(_content(path) == value for path, value in self.files.items())
-        )
-
-    def to_json(self) -> str:
-        """Return equal text for equal records."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> Reads:
-        """Return the record of a text.
-
-        Raises:
-            ValueError: It is none.
-        """
-        document = json.loads(text)
-        try:
-            found = cls(**document)
-        except TypeError as error:
-            raise ValueError(f"no record of reads: {error}") from error
-        if not isinstance(found.unseen, str) or not all(
-            isinstance(part, dict) for part in (found.files, found.folders, found.presence, found.environment)
-        ):
-            raise ValueError("no record of reads: a part has another type")
-        return found
-
-
-def installed_packages() -> str:
-    """Return a digest of the interpreter and of the names and versions of all that is installed."""
-    names = [platform.python_version(), platform.machine(), sys.platform]
-    for folder in dict.fromkeys(sys.path):
-        try:
-            entries = os.listdir(folder or ".")  # noqa: PTH208 (names are all that is wanted)
-        except OSError:
-            continue
-        names += sorted(name for name in entries if name.endswith((".dist-info", ".egg-info")))
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-@functools.cache
-def own_sources() -> str:
-    """Return a digest of this package's code."""
-    found = hashlib.sha256()
-    for path in sorted(Path(_OWN_FOLDER).rglob("*.py")):
-        found.update(str(path.relative_to(_OWN_FOLDER)).encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()
 
 
 class Recording:
@@ -145,7 +70,7 @@ class Recording:
             self._written.add(name)
         self._opened.setdefault(name, _state(name))
 
-    def saw_listing(self, path: Any) -> None:
+    def sawlisting_digest(self, path: Any) -> None:
         """Note that a folder is about to be listed."""
         name = _absolute("." if path is None else path)
         if name is not None and not name.startswith((*_VOLATILE, *_installed_folders())):
@@ -154,13 +79,13 @@ class Recording:
     def saw_question(self, path: Any, there: bool) -> None:
         """Note that a path was asked about."""
         name = _absolute(path)
-        if name is None or name.startswith((*_VOLATILE, *_installed_folders(), _OWN_FOLDER)):
+        if name is None or name.startswith((*_VOLATILE, *_installed_folders(), OWN_FOLDER)):
             return
         self._presence.setdefault(name, there)
 
-    def saw_variable(self, name: str) -> None:
+    def sawvariable_digest(self, name: str) -> None:
         """Note that a variable of the environment was read."""
-        self._environment.setdefault(name, _variable(name))
+        self._environment.setdefault(name, variable_digest(name))
 
     def saw_unseen(self, reason: str) -> None:
         """Note that something may read what is not seen."""
@@ -174,7 +99,7 @@ class Recording:
             before = self._opened.get(name)
             if before is None and name in self._opened and name in self._written and _state(name) is None:
                 continue  # a temporary file that came and went
-            files[name] = _content(name)
+            files[name] = content_digest(name)
             if name in self._opened and name not in self._written and before != _state(name):
                 self._unseen.append(f"{name} changed while it was read")
         temporary = {name for name in self._written if name not in files}
@@ -189,7 +114,7 @@ class Recording:
         }
         return Reads(
             files=files,
-            folders={name: _listing(name) for name in sorted(self._folders)},
+            folders={name: listing_digest(name) for name in sorted(self._folders)},
             presence=presence,
             environment=dict(sorted(self._environment.items())),
             unseen=self._unseen[0] if self._unseen else "",
@@ -242,7 +167,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         # torch looks for its plugins wherever modules are.
         is_import = sys._getframe(1).f_code.co_filename.startswith("<frozen importlib")
         if not is_import and not _is_torchs_own():
-            _tell(lambda record: record.saw_listing(arguments[0]))
+            _tell(lambda record: record.sawlisting_digest(arguments[0]))
     elif event in _STARTS_A_PROCESS:
         _tell(lambda record: record.saw_unseen("it starts another process, whose reads are not seen"))
     elif event == "socket.connect" and isinstance(arguments[1], tuple):
@@ -289,7 +214,7 @@ def _is_torchs_own() -> bool:
 class _SeenEnvironment(os._Environ):  # type: ignore[type-arg]
     def __getitem__(self, name: str) -> str:
         if isinstance(name, str) and not _is_torchs_own():
-            _tell(lambda record: record.saw_variable(name))
+            _tell(lambda record: record.sawvariable_digest(name))
         return super().__getitem__(name)  # type: ignore[no-any-return]
 
 
@@ -351,7 +276,7 @@ def _installed_folders() -> tuple[str, ...]:
 
 
 def _is_installed_code(name: str) -> bool:
-    if name.startswith(_OWN_FOLDER) or "/__pycache__/" in name:
+    if name.startswith(OWN_FOLDER) or "/__pycache__/" in name:
         return True
     if not name.startswith(_installed_folders()):
         return name.endswith(".zip") and not os.path.exists(name)  # noqa: PTH110 (of `sys.path`, never there)
@@ -365,38 +290,6 @@ def _state(name: str) -> tuple[int, ...] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
-
-
-def _content(name: str) -> str | None:
-    try:
-        with open(name, "rb") as file:  # noqa: PTH123
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except IsADirectoryError:
-        return "folder"
-    except OSError:
-        return None
-
-
-def _listing(name: str) -> str | None:
-    try:
-        with os.scandir(name) as entries:
-            rows = sorted(_describe(entry) for entry in entries)
-    except OSError:
-        return None
-    return hashlib.sha256("\n".join(rows).encode()).hexdigest()
-
-
-def _describe(entry: os.DirEntry[str]) -> str:
-    if entry.is_dir():
-        return f"{entry.name}/"
-    # Files that native code reads are seen where their folder is listed: by size and time.
-    found = entry.stat(follow_symlinks=False)
-    return f"{entry.name} {found.st_size} {found.st_mtime_ns}"
-
-
-def _variable(name: str) -> str | None:
-    value = os.environb.get(os.fsencode(name))  # reading `os.environ` would be recorded
-    return None if value is None else hashlib.sha256(value).hexdigest()
 
 
 def _user_sources() -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgecompile.cache import digest
-from edgecompile.recording import Reads, installed_packages, own_sources
+from edgecompile.reads import Reads, installed_packages, own_sources
 from edgecompile.stage_cache import StageCache
 
 _STAGE = "reads"

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecompile.recording import Reads, installed_packages, own_sources, recording
+from edgecompile.reads import Reads, installed_packages, own_sources
+from edgecompile.recording import recording
 
 
 def reads_of(function):
