@@ -12,16 +12,21 @@ and only in the versions that this was written for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
+from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
-from torch.fx import Node
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
-_KNOWN_VERSIONS = ("1.5.1",)
+from edgecompile.emitters._known_versions import is_known
+
 # What no pass and no node visitor reads, but every trace copies, longer each time.
 _UNREAD_METADATA = ("from_node", "nn_module_stack", "source_fn_stack", "stack_trace", "torch_fn")
+
+# The passes that change no node's shape or type: they fuse, insert and remove nodes.
+_KEEP_VALUES = ("FuseActivationPass", "ChannelsLastTaggedReshapePass", "RemoveRedundantCopyPass")
 
 _COPIES = ("dim_order_ops._clone_dim_order.default", "aten.clone.default")
 _BATCH_NORMS = ("aten.native_batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
@@ -32,7 +37,7 @@ def only_useful_passes() -> Iterator[None]:
     """Let the XNNPACK delegate run only those of its passes that find something to do."""
     from executorch.backends.xnnpack import xnnpack_preprocess
 
-    if version("executorch").partition("+")[0] not in _KNOWN_VERSIONS:
+    if not is_known("executorch"):
         yield
         return
     stock = xnnpack_preprocess.XNNPACKPassManager
@@ -42,7 +47,11 @@ def only_useful_passes() -> Iterator[None]:
             program: ExportedProgram = self.exported_program
             _drop_unread_metadata(program)
             for graph_pass in self.passes:
-                if _is_useful(graph_pass.__name__, program):
+                if not _is_useful(graph_pass.__name__, program):
+                    continue
+                if graph_pass.__name__ in _KEEP_VALUES:
+                    _without_tracing(graph_pass)(program).call(program.graph_module)
+                else:
                     program = stock(program, [graph_pass]).transform()
             return program
 
@@ -57,6 +66,25 @@ def _drop_unread_metadata(program: ExportedProgram) -> None:
     for node in program.graph.nodes:  # of a copy that the delegate's preparation owns
         for key in _UNREAD_METADATA:
             node.meta.pop(key, None)
+
+
+def _without_tracing(graph_pass: type[Any]) -> type[Any]:
+    """Return a pass without the trace of the whole program that it ends with."""
+    from executorch.backends.xnnpack._passes.xnnpack_pass import XNNPACKPass
+    from executorch.exir.pass_base import PassResult
+
+    class KnownValues(XNNPACKPass):  # type: ignore[misc]
+        def call(self, graph_module: GraphModule) -> PassResult:
+            """Compute the values of new nodes only: what a pass calls when it has changed the graph."""
+            for node in graph_module.graph.nodes:
+                if "val" not in node.meta and node.op == "call_function":
+                    args, kwargs = map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+                    with detect_fake_mode(args) or nullcontext():
+                        node.meta["val"] = node.target(*args, **kwargs)
+            return PassResult(graph_module, True)
+
+    # The pass calls the next class in the order of resolution, which comes before the one that traces.
+    return type(graph_pass.__name__, (graph_pass, KnownValues), {})
 
 
 def _is_useful(name: str, program: ExportedProgram) -> bool:
@@ -96,7 +124,8 @@ _CAN_ACT_ON: dict[str, Callable[[Node], bool]] = {
     "ConvertToUpsampleBilinear2d": _calls("aten.upsample_bilinear2d.vec"),
     "ConvertToLinearPass": _calls("aten.mm.default", "aten.addmm.default", "aten.bmm.default"),
     "PropagateCustomMetaPass": lambda node: "custom" in node.meta,
-    "ConvertToSDPAPass": _calls("aten._softmax.default"),
+    # Each of its patterns masks what a softmax makes of a row that is all minus infinity.
+    "ConvertToSDPAPass": _calls("aten.logical_not.default"),
     "ConstPropPass": _computes_a_constant,
     "FuseBatchNormPass": _calls(*_BATCH_NORMS),
     "DecomposeBatchNorm": _calls(*_BATCH_NORMS),

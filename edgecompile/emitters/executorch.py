@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_map_only
 
 from edgecompile.artifact import Emitted
 from edgecompile.emitters._edge_dialect import edge_program
+from edgecompile.emitters._known_versions import is_known
+from edgecompile.emitters._light_import import import_executorch
 from edgecompile.emitters._xnnpack_passes import only_useful_passes
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
@@ -51,6 +55,7 @@ class Executorch:
         """
         with captured_stderr(), warnings.catch_warnings(), _no_host_kernels():
             warnings.simplefilter("ignore")
+            import_executorch()
             from executorch.exir import ExecutorchBackendConfig
             from executorch.exir.passes import MemoryPlanningPass
 
@@ -63,6 +68,7 @@ class Executorch:
                 declined = tuple(_outside(graph_module, reasons))
                 # Inputs are planned at their largest size; those of a large batch stay the caller's.
                 planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
+                _keep_delegate_outputs(graph_module)
                 lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
                 data = bytes(lowered.buffer)
             except Exception as error:
@@ -183,6 +189,22 @@ def _delegated(graph_module: GraphModule) -> Iterator[tuple[str, GraphModule]]:
         if _is_delegate_call(node):
             lowered: Any = getattr(graph_module, str(node.args[0]))
             yield str(lowered.backend_id), lowered.original_module.graph_module
+
+
+def _keep_delegate_outputs(graph_module: GraphModule) -> None:
+    """Let delegates answer traces with the outputs that are known, rather than trace what is inside them."""
+    if not is_known("executorch", "torch"):
+        return
+    for node in graph_module.graph.nodes:
+        if _is_delegate_call(node):
+            lowered: Any = getattr(graph_module, str(node.args[0]))
+            # As traced: without a gradient, even of trainable weights.
+            outputs = tree_map_only(torch.Tensor, torch.Tensor.detach, tuple(node.meta["val"]))
+            lowered.original_module.module = partial(_answer_with, outputs)
+
+
+def _answer_with(outputs: Sequence[torch.Tensor]) -> Callable[..., Sequence[torch.Tensor]]:
+    return lambda *_: outputs
 
 
 def _delegates(graph_module: GraphModule) -> Counter[str]:

@@ -76,10 +76,27 @@ class LeftOut(nn.Module):
         return functional.linear(self.linear(x), x.sin())
 
 
+class Gated(nn.Module):
+    """Two delegates with an operator between them that none takes, and outputs of one by one pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        return x * functional.hardsigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+
+
 # ExecuTorch's own way takes its time: one of them is for every run of the tests.
 OTHERS = [(Pictures, (1, 3, 12, 12), "fp32")] + [
     (network, shape, precision)
-    for network, shape in ((Sound, (1, 3, 8)), (Attention, (1, 4, 8)), (LeftOut, (6, 6)))
+    for network, shape in (
+        (Sound, (1, 3, 8)),
+        (Attention, (1, 4, 8)),
+        (LeftOut, (6, 6)),
+        (Gated, (1, 3, 8, 8)),
+    )
     for precision in ("int8", "fp32")
 ]
 CASES = [
@@ -88,21 +105,26 @@ CASES = [
 ]
 
 
-def lowered_program(network: type[nn.Module], shape: tuple[int, ...], precision: str) -> QuantizedProgram:
+def lowered_program(
+    network: type[nn.Module], shape: tuple[int, ...], precision: str, *, dynamic: bool = False
+) -> QuantizedProgram:
     torch.manual_seed(0)
     source = SourceModel(
         name="net", module=network().eval(), exported=None, example_inputs=(torch.rand(shape),)
     )
-    program = run_passes(capture(source, dynamic_batch=False), [entry.name for entry in TARGET.passes])
+    program = run_passes(capture(source, dynamic_batch=dynamic), [entry.name for entry in TARGET.passes])
     if precision == "fp32":
         return keep_float(program)
     samples = tuple(Sample(inputs=(torch.rand(shape),), label=None) for _ in range(3))
     return quantize(program, Dataset(samples=samples, spec="noise"), TARGET.quantization, QuietProgress())
 
 
-def stock_bytes(program: QuantizedProgram) -> bytes:
+def stock_bytes(program: QuantizedProgram, *, alloc_graph_input: bool = True) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+    from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir.passes import MemoryPlanningPass
+
+    planning = MemoryPlanningPass(alloc_graph_input=alloc_graph_input)
 
     with warnings.catch_warnings(), contextlib.redirect_stderr(None):
         warnings.simplefilter("ignore")
@@ -111,7 +133,7 @@ def stock_bytes(program: QuantizedProgram) -> bytes:
             partitioner=[XnnpackPartitioner()],
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
-        return bytes(edge.to_executorch().buffer)
+        return bytes(edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning)).buffer)
 
 
 @pytest.mark.parametrize(("network", "shape", "precision"), CASES)
@@ -119,6 +141,15 @@ def test_same_bytes_as_the_stock_flow(network, shape, precision):
     program = lowered_program(network, shape, precision)
     emitted = emitter.Executorch.emit(program, TARGET.emit["pte"])
     assert emitted.data == stock_bytes(program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_same_bytes_with_a_dynamic_batch(precision):
+    program = lowered_program(Pictures, (1, 3, 12, 12), precision, dynamic=True)
+    emitted = emitter.Executorch.emit(program, TARGET.emit["pte"])
+    with emitter._no_host_kernels():
+        assert emitted.data == stock_bytes(program, alloc_graph_input=False)
 
 
 def test_a_quantized_network_is_translated_without_tracing():
@@ -132,6 +163,6 @@ def test_a_quantized_network_is_translated_without_tracing():
 
 @pytest.mark.slow
 def test_an_unknown_version_runs_all_passes(monkeypatch):
-    monkeypatch.setattr("edgecompile.emitters._xnnpack_passes._KNOWN_VERSIONS", ())
+    monkeypatch.setattr("edgecompile.emitters._known_versions._KNOWN_VERSIONS", {})
     program = lowered_program(Pictures, (1, 3, 12, 12), "int8")
     assert emitter.Executorch.emit(program, TARGET.emit["pte"]).data == stock_bytes(program)
