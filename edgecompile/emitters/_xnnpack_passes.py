@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from edgecompile.emitters._fixed_signature import fix_signature
 from edgecompile.emitters._known_versions import is_known
 
 # What no pass and no node visitor reads, but every trace copies, longer each time.
@@ -53,6 +54,7 @@ def only_useful_passes() -> Iterator[None]:
                     _without_tracing(graph_pass)(program).call(program.graph_module)
                 else:
                     program = stock(program, [graph_pass]).transform()
+            fix_signature(program)  # what follows only reads
             return program
 
     xnnpack_preprocess.XNNPACKPassManager = UsefulPasses

@@ -16,7 +16,10 @@ from torch.fx import GraphModule, Node
 from torch.utils._pytree import tree_map_only
 
 from edgecompile.artifact import Emitted
+from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
+from edgecompile.emitters._edge_passes import only_useful_edge_passes
+from edgecompile.emitters._fixed_signature import quick_partitioner
 from edgecompile.emitters._known_versions import is_known
 from edgecompile.emitters._light_import import import_executorch
 from edgecompile.emitters._xnnpack_passes import only_useful_passes
@@ -69,7 +72,8 @@ class Executorch:
                 # Inputs are planned at their largest size; those of a large batch stay the caller's.
                 planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
                 _keep_delegate_outputs(graph_module)
-                lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+                with deferred_code():
+                    lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
                 data = bytes(lowered.buffer)
             except Exception as error:
                 first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
@@ -95,21 +99,21 @@ def _lower(exported: ExportedProgram, *, delegate: bool) -> EdgeProgramManager:
     anew for each operator whether the delegate wants it whole. Here all of a kind stay whole, and only
     where the delegate then leaves one out is the long way taken.
     """
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeProgramManager, to_edge, to_edge_transform_and_lower
     from executorch.exir.passes.replace_aten_with_edge_pass import aten_to_edge
 
     if not delegate:
         return to_edge(exported, compile_config=_config())
-    partitioner = XnnpackPartitioner()
+    partitioner = quick_partitioner()
     whole, _ = partitioner.ops_to_not_decompose(exported)
-    with only_useful_passes():
+    with only_useful_edge_passes(), only_useful_passes():
         translated = edge_program(exported, _config(whole))
         if translated is not None:
             edge = EdgeProgramManager(translated, compile_config=_config(whole))
         else:
             edge = to_edge(exported, compile_config=_config(whole))
-        edge = edge.to_backend(partitioner)
+        with deferred_code():
+            edge = edge.to_backend(partitioner)
         left_out = {node.target for node in _computing(edge.exported_program().graph_module)}
         if left_out.isdisjoint(aten_to_edge(operator) for operator in whole):
             return edge

@@ -13,6 +13,7 @@ from torch.nn import functional
 from edgecompile.capture import capture
 from edgecompile.dataset import Dataset, Sample
 from edgecompile.emitters import executorch as emitter
+from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
 from edgecompile.graph_pass import run_passes
 from edgecompile.program import QuantizedProgram, SourceModel
@@ -166,3 +167,27 @@ def test_an_unknown_version_runs_all_passes(monkeypatch):
     monkeypatch.setattr("edgecompile.emitters._known_versions._KNOWN_VERSIONS", {})
     program = lowered_program(Pictures, (1, 3, 12, 12), "int8")
     assert emitter.Executorch.emit(program, TARGET.emit["pte"]).data == stock_bytes(program)
+
+
+def test_what_an_emit_replaces_is_back_afterwards():
+    import executorch.exir.program._program as edge_passes
+    from executorch.backends.xnnpack import xnnpack_preprocess
+
+    def replaced() -> tuple[object, ...]:
+        return (
+            edge_passes._get_aten_to_edge_passes,
+            edge_passes.MemoryFormatOpsPass,
+            xnnpack_preprocess.XNNPACKPassManager,
+            torch.fx.GraphModule.recompile,
+        )
+
+    before = replaced()
+    emitter.Executorch.emit(lowered_program(Sound, (1, 3, 8), "fp32"), TARGET.emit["pte"])
+    assert replaced() == before
+
+
+def test_deferred_code_runs_when_it_is_called():
+    with deferred_code():
+        module = torch.fx.symbolic_trace(nn.ReLU())
+    assert module(torch.tensor([-1.0, 2.0])).tolist() == [0, 2]
+    assert "relu" in module.code
