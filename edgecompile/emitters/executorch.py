@@ -107,7 +107,8 @@ def _lower(exported: ExportedProgram, *, delegate: bool) -> EdgeProgramManager:
     partitioner = quick_partitioner()
     whole, _ = partitioner.ops_to_not_decompose(exported)
     with only_useful_edge_passes(), only_useful_passes():
-        translated = edge_program(exported, _config(whole))
+        known = is_known("executorch", "torch")
+        translated = edge_program(exported, _config(whole)) if known else None
         if translated is not None:
             edge = EdgeProgramManager(translated, compile_config=_config(whole))
         else:

@@ -77,6 +77,19 @@ class LeftOut(nn.Module):
         return functional.linear(self.linear(x), x.sin())
 
 
+class Curves(nn.Module):
+    """Operators that are the same in the edge dialect, and numbers, which are tensors there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.leaky_relu(functional.avg_pool2d(self.conv(x), 2))
+        x = (x + 3) * 0.25 / 2
+        return torch.sigmoid(x) - torch.tanh(x) / torch.sigmoid(x + x)
+
+
 class Gated(nn.Module):
     """Two delegates with an operator between them that none takes, and outputs of one by one pixel."""
 
@@ -96,6 +109,7 @@ OTHERS = [(Pictures, (1, 3, 12, 12), "fp32")] + [
         (Sound, (1, 3, 8)),
         (Attention, (1, 4, 8)),
         (LeftOut, (6, 6)),
+        (Curves, (1, 3, 8, 8)),
         (Gated, (1, 3, 8, 8)),
     )
     for precision in ("int8", "fp32")
@@ -151,6 +165,14 @@ def test_same_bytes_with_a_dynamic_batch(precision):
     emitted = emitter.Executorch.emit(program, TARGET.emit["pte"])
     with emitter._no_host_kernels():
         assert emitted.data == stock_bytes(program, alloc_graph_input=False)
+
+
+@pytest.mark.parametrize(("network", "shape"), [(Curves, (1, 3, 8, 8)), (Gated, (1, 3, 8, 8))])
+def test_a_network_is_translated_without_tracing(network, shape):
+    from executorch.exir import EdgeCompileConfig
+
+    program = lowered_program(network, shape, "fp32")
+    assert edge_program(program.exported, EdgeCompileConfig()) is not None
 
 
 def test_a_quantized_network_is_translated_without_tracing():
