@@ -53,6 +53,6 @@ def quick_partitioner() -> Any:
 def fix_signature(program: ExportedProgram) -> ExportGraphSignature:
     """Give a program a fixed signature, and return the one that it had."""
     before: ExportGraphSignature = program.graph_signature
-    if is_known("torch"):
+    if is_known("executorch", "torch"):
         program._graph_signature = FixedSignature(before.input_specs, before.output_specs)
     return before

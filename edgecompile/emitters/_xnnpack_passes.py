@@ -4,6 +4,7 @@ The delegate runs 17 passes over the program that it is given, and each traces t
 whether or not it changed anything; two of them also export six toy attention and resize networks, to have
 patterns to search for. On a MobileNetV2 that is half of the time that ExecuTorch takes. Each pass looks for
 a few operators: without them it is left out, and the artifact is the same to the byte (a test compares).
+Three that mostly do find something only move nodes about: they go without the trace at their end.
 
 ExecuTorch offers no choice of passes, so the class that runs them is replaced for the time of a lowering,
 and only in the versions that this was written for.
