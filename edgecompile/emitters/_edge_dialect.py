@@ -1,28 +1,21 @@
-"""Translates a program into ExecuTorch's edge dialect without tracing it, where one operator makes one.
+"""Translates a program into ExecuTorch's edge dialect without tracing it, node by node.
 
 ExecuTorch decomposes a program by tracing it, then traces it nine times more for passes that look for
 operators which a program of ours does not have. After edgecompile's passes a network is made of a few
-operators, each of which is one operator of the edge dialect too.
+operators, each of which is one operator, or a known few, of the edge dialect.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import (
-    ExportGraphSignature,
-    InputSpec,
-    OutputKind,
-    OutputSpec,
-    TensorArgument,
-)
-from torch.fx import Graph, GraphModule, Node
-from torch.fx.traceback import NodeSource
+from torch.fx import Node
 
-from edgecompile.graph_edit import output_nodes, shape_of
+from edgecompile.emitters._edge_graph import EdgeGraph
+from edgecompile.graph_edit import shape_of
 from edgecompile.quantize.layers import DEQUANTIZE, DEQUANTIZE_PER_CHANNEL, QUANTIZE
 
 if TYPE_CHECKING:
@@ -30,13 +23,14 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-_Call = tuple[Any, tuple[Any, ...]]
-_KEPT_METADATA = ("val", "from_node", "stack_trace")
 _QUANTIZATION = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_PER_CHANNEL)
-_BINARY = (aten.add.Tensor, aten.mul.Tensor)
 _SAME = (
     aten.relu.default,
     aten.hardtanh.default,
+    aten.leaky_relu.default,
+    aten.sigmoid.default,
+    aten.tanh.default,
+    aten.avg_pool2d.default,
     aten.mean.dim,
     aten.constant_pad_nd.default,
     aten.cat.default,
@@ -50,67 +44,26 @@ def edge_program(exported: ExportedProgram, config: EdgeCompileConfig) -> Export
         exported: The program; it is left as it was, and shares its weights with the result.
         config: What the program is verified with, and which operators stay whole.
     """
-    from executorch.exir.passes.debug_handle_generator_pass import DebugHandleGeneratorPass
-    from executorch.exir.passes.replace_aten_with_edge_pass import aten_to_edge
-    from executorch.exir.verification.verifier import EXIREdgeDialectVerifier
-
-    graph = Graph()
-    copies: dict[Node, Node] = {}
+    edge = EdgeGraph(exported)
     for node in exported.graph.nodes:
-        if node.op != "call_function":
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-            continue
-        call = _core_call(node, config.preserve_ops)
-        if call is None:
+        copy = edge.copy(node) if node.op != "call_function" else _translate(node, edge, config.preserve_ops)
+        if copy is None:
             return None
-        target, args = call
-        args = torch.fx.map_arg(args, copies.__getitem__)
-        copy = graph.call_function(aten_to_edge(target), args)
-        copy.meta = {"from_node": [NodeSource(node)]}
-        copy.meta |= {key: node.meta[key] for key in _KEPT_METADATA if key in node.meta}
-        copies[node] = copy
-    module = GraphModule(torch.nn.Module(), graph)
-    DebugHandleGeneratorPass()(module)  # numbers the origins: a node's handle in profiles
-    for node in graph.nodes:
-        node.meta.pop("from_node", None)  # every trace would copy it, longer each time
-    # Copying a graph renames what is called as a builtin, such as `input`.
-    names = {node.name: copy.name for node, copy in copies.items()}
-    inputs = [
-        InputSpec(spec.kind, TensorArgument(name=names[spec.arg.name]), spec.target, spec.persistent)
-        for spec in exported.graph_signature.input_specs
-    ]
-    outputs = [
-        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None)
-        for node in output_nodes(graph)
-    ]
-    return ExportedProgram(
-        root=module,
-        graph=module.graph,
-        graph_signature=ExportGraphSignature(inputs, outputs),
-        state_dict=exported.state_dict,
-        range_constraints=exported.range_constraints,
-        module_call_graph=exported.module_call_graph,
-        example_inputs=exported.example_inputs,
-        constants=exported.constants,
-        verifiers=[EXIREdgeDialectVerifier(edge_compile_config=config, class_only=True)],
-    )
+        edge.copies[node] = copy
+    return edge.finish(config)
 
 
-def _core_call(node: Node, whole: Collection[Any]) -> _Call | None:
-    """Return the one core operator that a node is in the edge dialect, with its arguments, or None."""
+def _translate(node: Node, edge: EdgeGraph, whole: Collection[Any]) -> Node | None:
+    """Add what a call is in the edge dialect and return the node of its value; None if that is unknown."""
     if node.kwargs or not _is_plain(node):
         return None
     if node.target in _QUANTIZATION:
-        return node.target, node.args
+        return _same(node, edge)
     if len({other.meta["val"].dtype for other in (node, *node.all_input_nodes)}) != 1:
         return None  # types are promoted by operators of their own
-    if node.target in (aten.conv1d.default, aten.conv2d.default):
-        return _convolution(node)
-    if node.target is aten.view.default:
-        return aten.view_copy.default, node.args
-    # A number becomes a tensor in the edge dialect.
-    is_binary = node.target in _BINARY and all(isinstance(value, Node) for value in node.args)
-    return (node.target, node.args) if is_binary or node.target in (*_SAME, *whole) else None
+    if node.target in _OTHERS and node.meta["val"].dtype == torch.float32:
+        return _OTHERS[node.target](node, edge)
+    return _same(node, edge) if node.target in (*_SAME, *whole) else None
 
 
 def _is_plain(node: Node) -> bool:
@@ -124,10 +77,45 @@ def _is_plain(node: Node) -> bool:
     )
 
 
-def _convolution(node: Node) -> _Call:
+def _same(node: Node, edge: EdgeGraph) -> Node:
+    return edge.call(node, node.target, *edge.copied(node.args))
+
+
+def _view(node: Node, edge: EdgeGraph) -> Node:
+    return edge.call(node, aten.view_copy.default, *edge.copied(node.args))
+
+
+def _binary(node: Node, edge: EdgeGraph) -> Node:
+    values = edge.copied(node.args)
+    tensors = [value if isinstance(value, Node) else edge.number(node, value) for value in values]
+    return edge.call(node, node.target, *tensors)
+
+
+def _convolution(node: Node, edge: EdgeGraph) -> Node:
     spatial = len(shape_of(node)) - 2
-    arguments: list[Any] = list(node.args)
+    arguments: list[Any] = list(edge.copied(node.args))
     defaults: list[Any] = [None, [1] * spatial, [0] * spatial, [1] * spatial, 1]
     value, weight, bias, stride, padding, dilation, groups = [*arguments, *defaults[len(arguments) - 2 :]]
     axes = [item if len(item) == spatial else list(item) * spatial for item in (stride, padding, dilation)]
-    return aten.convolution.default, (value, weight, bias, *axes, False, [0] * spatial, groups)
+    return edge.call(node, aten.convolution.default, value, weight, bias, *axes, False, [0] * spatial, groups)
+
+
+def _hardsigmoid(node: Node, edge: EdgeGraph) -> Node:
+    """Add relu6(value + 3) / 6 as torch decomposes it."""
+    (value,) = edge.copied(node.args)
+    shifted = edge.call(node, aten.add.Tensor, value, edge.number(node, 3))
+    positive = edge.call(node, aten.clamp.default, shifted, 0)
+    clamped = edge.call(node, aten.clamp.default, positive, None, 6)
+    return edge.call(node, aten.div.Tensor, clamped, edge.number(node, 6))
+
+
+_OTHERS: dict[Any, Callable[[Node, EdgeGraph], Node]] = {
+    aten.conv1d.default: _convolution,
+    aten.conv2d.default: _convolution,
+    aten.view.default: _view,
+    aten.hardsigmoid.default: _hardsigmoid,
+    aten.add.Tensor: _binary,
+    aten.sub.Tensor: _binary,
+    aten.mul.Tensor: _binary,
+    aten.div.Tensor: _binary,
+}

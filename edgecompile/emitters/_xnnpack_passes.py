@@ -3,33 +3,32 @@
 The delegate runs 17 passes over the program that it is given, and each traces the whole program anew,
 whether or not it changed anything; two of them also export six toy attention and resize networks, to have
 patterns to search for. On a MobileNetV2 that is half of the time that ExecuTorch takes. Each pass looks for
-a few operators: without them it is left out. And a pass that only rewires the graph keeps the values' shapes,
-so that only nodes which it made are traced. The artifact is the same to the byte (a test compares).
+a few operators: without them it is left out, and the artifact is the same to the byte (a test compares).
+Three that mostly do find something only move nodes about: they go without the trace at their end.
 
-ExecuTorch offers no choice of passes, so what runs and traces them is replaced for the time of a lowering,
+ExecuTorch offers no choice of passes, so the class that runs them is replaced for the time of a lowering,
 and only in the versions that this was written for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
-from torch.fx.passes.infra.pass_base import PassResult
+from torch.fx.node import map_arg
 
-from edgecompile.graph_edit import fake_result
+from edgecompile.emitters._fixed_signature import fix_signature
+from edgecompile.emitters._known_versions import is_known
 
-_KNOWN_VERSIONS = ("1.5.1",)
 # What no pass and no node visitor reads, but every trace copies, longer each time.
 _UNREAD_METADATA = ("from_node", "nn_module_stack", "source_fn_stack", "stack_trace", "torch_fn")
 
-# A pass that has one of these of its own rewrites while it traces.
-_TRACING_HOOKS = ("call_operator", "call_submodule", "call_sym", "call_getitem", "placeholder", "output")
+# The passes that change no node's shape or type: they fuse, insert and remove nodes.
+_KEEP_VALUES = ("FuseActivationPass", "ChannelsLastTaggedReshapePass", "RemoveRedundantCopyPass")
 
 _COPIES = ("dim_order_ops._clone_dim_order.default", "aten.clone.default")
 _BATCH_NORMS = ("aten.native_batch_norm.default", "aten._native_batch_norm_legit_no_training.default")
@@ -39,9 +38,8 @@ _BATCH_NORMS = ("aten.native_batch_norm.default", "aten._native_batch_norm_legit
 def only_useful_passes() -> Iterator[None]:
     """Let the XNNPACK delegate run only those of its passes that find something to do."""
     from executorch.backends.xnnpack import xnnpack_preprocess
-    from executorch.backends.xnnpack._passes.xnnpack_pass import XNNPACKPass
 
-    if not is_known_version():
+    if not is_known("executorch"):
         yield
         return
     stock = xnnpack_preprocess.XNNPACKPassManager
@@ -51,48 +49,45 @@ def only_useful_passes() -> Iterator[None]:
             program: ExportedProgram = self.exported_program
             _drop_unread_metadata(program)
             for graph_pass in self.passes:
-                if _is_useful(graph_pass.__name__, program):
+                if not _is_useful(graph_pass.__name__, program):
+                    continue
+                if graph_pass.__name__ in _KEEP_VALUES:
+                    _without_tracing(graph_pass)(program).call(program.graph_module)
+                else:
                     program = stock(program, [graph_pass]).transform()
+            fix_signature(program)  # what follows only reads
             return program
 
     xnnpack_preprocess.XNNPACKPassManager = UsefulPasses
-    XNNPACKPass.call = _trace_new_nodes  # what its passes call when they have rewired the graph
     try:
         yield
     finally:
         xnnpack_preprocess.XNNPACKPassManager = stock
-        del XNNPACKPass.call
-
-
-def is_known_version() -> bool:
-    """Tell whether this ExecuTorch is one whose internals are known."""
-    return version("executorch").partition("+")[0] in _KNOWN_VERSIONS
-
-
-def _trace_new_nodes(self: Any, graph_module: GraphModule) -> PassResult:
-    """Stand in for `ExportPass.call`, which runs every node on fake tensors, whatever has changed."""
-    from executorch.exir.pass_base import ExportPass
-
-    overridden = [
-        name for name in _TRACING_HOOKS if getattr(type(self), name) is not getattr(ExportPass, name)
-    ]
-    if overridden or any(node.op == "get_attr" for node in graph_module.graph.nodes):
-        result: PassResult = ExportPass.call(self, graph_module)
-        return result
-    fake_mode = detect_fake_mode(
-        [node.meta["val"] for node in graph_module.graph.nodes if "val" in node.meta]
-    )
-    assert fake_mode is not None
-    for node in graph_module.graph.nodes:
-        if node.op == "call_function" and "val" not in node.meta:
-            node.meta["val"] = fake_result(node, fake_mode)
-    return PassResult(graph_module, True)
 
 
 def _drop_unread_metadata(program: ExportedProgram) -> None:
     for node in program.graph.nodes:  # of a copy that the delegate's preparation owns
         for key in _UNREAD_METADATA:
             node.meta.pop(key, None)
+
+
+def _without_tracing(graph_pass: type[Any]) -> type[Any]:
+    """Return a pass without the trace of the whole program that it ends with."""
+    from executorch.backends.xnnpack._passes.xnnpack_pass import XNNPACKPass
+    from executorch.exir.pass_base import PassResult
+
+    class KnownValues(XNNPACKPass):  # type: ignore[misc]
+        def call(self, graph_module: GraphModule) -> PassResult:
+            """Compute the values of new nodes only: what a pass calls when it has changed the graph."""
+            for node in graph_module.graph.nodes:
+                if "val" not in node.meta and node.op == "call_function":
+                    args, kwargs = map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+                    with detect_fake_mode(args) or nullcontext():
+                        node.meta["val"] = node.target(*args, **kwargs)
+            return PassResult(graph_module, True)
+
+    # The pass calls the next class in the order of resolution, which comes before the one that traces.
+    return type(graph_pass.__name__, (graph_pass, KnownValues), {})
 
 
 def _is_useful(name: str, program: ExportedProgram) -> bool:
@@ -132,7 +127,8 @@ _CAN_ACT_ON: dict[str, Callable[[Node], bool]] = {
     "ConvertToUpsampleBilinear2d": _calls("aten.upsample_bilinear2d.vec"),
     "ConvertToLinearPass": _calls("aten.mm.default", "aten.addmm.default", "aten.bmm.default"),
     "PropagateCustomMetaPass": lambda node: "custom" in node.meta,
-    "ConvertToSDPAPass": _calls("aten._softmax.default"),
+    # Each of its patterns masks what a softmax makes of a row that is all minus infinity.
+    "ConvertToSDPAPass": _calls("aten.logical_not.default"),
     "ConstPropPass": _computes_a_constant,
     "FuseBatchNormPass": _calls(*_BATCH_NORMS),
     "DecomposeBatchNorm": _calls(*_BATCH_NORMS),

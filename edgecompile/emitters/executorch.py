@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
+from torch.utils._pytree import tree_map_only
 
 from edgecompile.artifact import Emitted
+from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
-from edgecompile.emitters._known_outputs import know_outputs
-from edgecompile.emitters._xnnpack_passes import is_known_version, only_useful_passes
+from edgecompile.emitters._edge_passes import only_useful_edge_passes
+from edgecompile.emitters._fixed_signature import quick_partitioner
+from edgecompile.emitters._known_versions import is_known
+from edgecompile.emitters._light_import import import_executorch
+from edgecompile.emitters._xnnpack_passes import only_useful_passes
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
 from edgecompile.errors import LoweringFailedError
@@ -52,6 +58,7 @@ class Executorch:
         """
         with captured_stderr(), warnings.catch_warnings(), no_host_kernels():
             warnings.simplefilter("ignore")
+            import_executorch()
             from executorch.exir import ExecutorchBackendConfig
             from executorch.exir.passes import MemoryPlanningPass
 
@@ -62,12 +69,11 @@ class Executorch:
                 operators = _operators(graph_module)
                 delegates = _delegates(graph_module)
                 declined = tuple(_outside(graph_module, reasons))
-                if is_known_version():
-                    for _, inside in _delegated(graph_module):
-                        know_outputs(inside)
                 # Inputs are planned at their largest size; those of a large batch stay the caller's.
                 planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
-                lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+                _keep_delegate_outputs(graph_module)
+                with deferred_code():
+                    lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
                 data = bytes(lowered.buffer)
             except Exception as error:
                 first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
@@ -93,21 +99,22 @@ def _lower(exported: ExportedProgram, *, delegate: bool) -> EdgeProgramManager:
     anew for each operator whether the delegate wants it whole. Here all of a kind stay whole, and only
     where the delegate then leaves one out is the long way taken.
     """
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeProgramManager, to_edge, to_edge_transform_and_lower
     from executorch.exir.passes.replace_aten_with_edge_pass import aten_to_edge
 
     if not delegate:
         return to_edge(exported, compile_config=_config())
-    partitioner = XnnpackPartitioner()
+    partitioner = quick_partitioner()
     whole, _ = partitioner.ops_to_not_decompose(exported)
-    with only_useful_passes():
-        translated = edge_program(exported, _config(whole))
+    with only_useful_edge_passes(), only_useful_passes():
+        known = is_known("executorch", "torch")
+        translated = edge_program(exported, _config(whole)) if known else None
         if translated is not None:
             edge = EdgeProgramManager(translated, compile_config=_config(whole))
         else:
             edge = to_edge(exported, compile_config=_config(whole))
-        edge = edge.to_backend(partitioner)
+        with deferred_code():
+            edge = edge.to_backend(partitioner)
         left_out = {node.target for node in _computing(edge.exported_program().graph_module)}
         if left_out.isdisjoint(aten_to_edge(operator) for operator in whole):
             return edge
@@ -171,11 +178,27 @@ def _name(node: Node) -> str:
     return str(schema.name) if schema is not None else str(node.target)
 
 
-def _delegated(graph_module: GraphModule) -> Iterator[tuple[str, ExportedProgram]]:
+def _delegated(graph_module: GraphModule) -> Iterator[tuple[str, GraphModule]]:
     for node in graph_module.graph.nodes:
         if _is_delegate_call(node):
             lowered: Any = getattr(graph_module, str(node.args[0]))
-            yield str(lowered.backend_id), lowered.original_module
+            yield str(lowered.backend_id), lowered.original_module.graph_module
+
+
+def _keep_delegate_outputs(graph_module: GraphModule) -> None:
+    """Let delegates answer traces with the outputs that are known, rather than trace what is inside them."""
+    if not is_known("executorch", "torch"):
+        return
+    for node in graph_module.graph.nodes:
+        if _is_delegate_call(node):
+            lowered: Any = getattr(graph_module, str(node.args[0]))
+            # As traced: without a gradient, even of trainable weights.
+            outputs = tree_map_only(torch.Tensor, torch.Tensor.detach, tuple(node.meta["val"]))
+            lowered.original_module.module = partial(_answer_with, outputs)
+
+
+def _answer_with(outputs: Sequence[torch.Tensor]) -> Callable[..., Sequence[torch.Tensor]]:
+    return lambda *_: outputs
 
 
 def _delegates(graph_module: GraphModule) -> Counter[str]:
@@ -183,7 +206,7 @@ def _delegates(graph_module: GraphModule) -> Counter[str]:
 
 
 def _operators(graph_module: GraphModule) -> Counter[str]:
-    inside = [inner.graph_module for _, inner in _delegated(graph_module)]
+    inside = [inner for _, inner in _delegated(graph_module)]
     return Counter(_name(node) for module in (graph_module, *inside) for node in _computing(module))
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from edgecompile.capture import capture
 from edgecompile.dataset import Dataset, Sample
 from edgecompile.emitters import executorch as emitter
+from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
 from edgecompile.graph_pass import run_passes
 from edgecompile.program import QuantizedProgram, SourceModel
@@ -76,10 +77,41 @@ class LeftOut(nn.Module):
         return functional.linear(self.linear(x), x.sin())
 
 
+class Curves(nn.Module):
+    """Operators that are the same in the edge dialect, and numbers, which are tensors there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.leaky_relu(functional.avg_pool2d(self.conv(x), 2))
+        x = (x + 3) * 0.25 / 2
+        return torch.sigmoid(x) - torch.tanh(x) / torch.sigmoid(x + x)
+
+
+class Gated(nn.Module):
+    """Two delegates with an operator between them that none takes, and outputs of one by one pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gate = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.first(x))
+        return x * functional.hardsigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+
+
 # ExecuTorch's own way takes its time: one of them is for every run of the tests.
 OTHERS = [(Pictures, (1, 3, 12, 12), "fp32")] + [
     (network, shape, precision)
-    for network, shape in ((Sound, (1, 3, 8)), (Attention, (1, 4, 8)), (LeftOut, (6, 6)))
+    for network, shape in (
+        (Sound, (1, 3, 8)),
+        (Attention, (1, 4, 8)),
+        (LeftOut, (6, 6)),
+        (Curves, (1, 3, 8, 8)),
+        (Gated, (1, 3, 8, 8)),
+    )
     for precision in ("int8", "fp32")
 ]
 CASES = [
@@ -88,21 +120,26 @@ CASES = [
 ]
 
 
-def lowered_program(network: type[nn.Module], shape: tuple[int, ...], precision: str) -> QuantizedProgram:
+def lowered_program(
+    network: type[nn.Module], shape: tuple[int, ...], precision: str, *, dynamic: bool = False
+) -> QuantizedProgram:
     torch.manual_seed(0)
     source = SourceModel(
         name="net", module=network().eval(), exported=None, example_inputs=(torch.rand(shape),)
     )
-    program = run_passes(capture(source, dynamic_batch=False), [entry.name for entry in TARGET.passes])
+    program = run_passes(capture(source, dynamic_batch=dynamic), [entry.name for entry in TARGET.passes])
     if precision == "fp32":
         return keep_float(program)
     samples = tuple(Sample(inputs=(torch.rand(shape),), label=None) for _ in range(3))
     return quantize(program, Dataset(samples=samples, spec="noise"), TARGET.quantization, QuietProgress())
 
 
-def stock_bytes(program: QuantizedProgram) -> bytes:
+def stock_bytes(program: QuantizedProgram, *, alloc_graph_input: bool = True) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+    from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
+    from executorch.exir.passes import MemoryPlanningPass
+
+    planning = MemoryPlanningPass(alloc_graph_input=alloc_graph_input)
 
     with warnings.catch_warnings(), contextlib.redirect_stderr(None):
         warnings.simplefilter("ignore")
@@ -111,7 +148,7 @@ def stock_bytes(program: QuantizedProgram) -> bytes:
             partitioner=[XnnpackPartitioner()],
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
-        return bytes(edge.to_executorch().buffer)
+        return bytes(edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning)).buffer)
 
 
 @pytest.mark.parametrize(("network", "shape", "precision"), CASES)
@@ -119,6 +156,23 @@ def test_same_bytes_as_the_stock_flow(network, shape, precision):
     program = lowered_program(network, shape, precision)
     emitted = emitter.Executorch.emit(program, TARGET.emit["pte"])
     assert emitted.data == stock_bytes(program)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_same_bytes_with_a_dynamic_batch(precision):
+    program = lowered_program(Pictures, (1, 3, 12, 12), precision, dynamic=True)
+    emitted = emitter.Executorch.emit(program, TARGET.emit["pte"])
+    with emitter._no_host_kernels():
+        assert emitted.data == stock_bytes(program, alloc_graph_input=False)
+
+
+@pytest.mark.parametrize(("network", "shape"), [(Curves, (1, 3, 8, 8)), (Gated, (1, 3, 8, 8))])
+def test_a_network_is_translated_without_tracing(network, shape):
+    from executorch.exir import EdgeCompileConfig
+
+    program = lowered_program(network, shape, "fp32")
+    assert edge_program(program.exported, EdgeCompileConfig()) is not None
 
 
 def test_a_quantized_network_is_translated_without_tracing():
@@ -132,6 +186,30 @@ def test_a_quantized_network_is_translated_without_tracing():
 
 @pytest.mark.slow
 def test_an_unknown_version_runs_all_passes(monkeypatch):
-    monkeypatch.setattr("edgecompile.emitters._xnnpack_passes._KNOWN_VERSIONS", ())
+    monkeypatch.setattr("edgecompile.emitters._known_versions._KNOWN_VERSIONS", {})
     program = lowered_program(Pictures, (1, 3, 12, 12), "int8")
     assert emitter.Executorch.emit(program, TARGET.emit["pte"]).data == stock_bytes(program)
+
+
+def test_what_an_emit_replaces_is_back_afterwards():
+    import executorch.exir.program._program as edge_passes
+    from executorch.backends.xnnpack import xnnpack_preprocess
+
+    def replaced() -> tuple[object, ...]:
+        return (
+            edge_passes._get_aten_to_edge_passes,
+            edge_passes.MemoryFormatOpsPass,
+            xnnpack_preprocess.XNNPACKPassManager,
+            torch.fx.GraphModule.recompile,
+        )
+
+    before = replaced()
+    emitter.Executorch.emit(lowered_program(Sound, (1, 3, 8), "fp32"), TARGET.emit["pte"])
+    assert replaced() == before
+
+
+def test_deferred_code_runs_when_it_is_called():
+    with deferred_code():
+        module = torch.fx.symbolic_trace(nn.ReLU())
+    assert module(torch.tensor([-1.0, 2.0])).tolist() == [0, 2]
+    assert "relu" in module.code

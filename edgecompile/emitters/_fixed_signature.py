@@ -1,0 +1,58 @@
+"""Signatures that look names up in tables made once.
+
+torch.export makes the table of a program's weights anew for every question whether a node is a weight, and
+XNNPACK's partitioner and node visitors ask that for every argument of every node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature
+
+from edgecompile.emitters._known_versions import is_known
+
+
+class FixedSignature(ExportGraphSignature):
+    """A signature for as long as nobody changes its lists."""
+
+    @cached_property
+    def inputs_to_parameters(self) -> Mapping[str, str]:
+        """Return the parameters by their inputs' names."""
+        return super().inputs_to_parameters
+
+    @cached_property
+    def inputs_to_buffers(self) -> Mapping[str, str]:
+        """Return the buffers by their inputs' names."""
+        return super().inputs_to_buffers
+
+    @cached_property
+    def inputs_to_lifted_tensor_constants(self) -> Mapping[str, str]:
+        """Return the constants by their inputs' names."""
+        return super().inputs_to_lifted_tensor_constants
+
+
+def quick_partitioner() -> Any:
+    """Return XNNPACK's partitioner; it looks at a program under a fixed signature."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+    class Partitioner(XnnpackPartitioner):  # type: ignore[misc]
+        def generate_partitions(self, ep: ExportedProgram) -> Any:
+            before = fix_signature(ep)
+            try:
+                return super().generate_partitions(ep)
+            finally:
+                ep._graph_signature = before
+
+    return Partitioner()
+
+
+def fix_signature(program: ExportedProgram) -> ExportGraphSignature:
+    """Give a program a fixed signature, and return the one that it had."""
+    before: ExportGraphSignature = program.graph_signature
+    if is_known("executorch", "torch"):
+        program._graph_signature = FixedSignature(before.input_specs, before.output_specs)
+    return before
