@@ -15,6 +15,7 @@ from edgecompile.dataset import Dataset, Sample
 from edgecompile.emitters import executorch as emitter
 from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
+from edgecompile.graph_edit import no_host_kernels
 from edgecompile.graph_pass import run_passes
 from edgecompile.program import QuantizedProgram, SourceModel
 from edgecompile.progress import QuietProgress
@@ -163,7 +164,7 @@ def test_same_bytes_as_the_stock_flow(network, shape, precision):
 def test_same_bytes_with_a_dynamic_batch(precision):
     program = lowered_program(Pictures, (1, 3, 12, 12), precision, dynamic=True)
     emitted = emitter.Executorch.emit(program, TARGET.emit["pte"])
-    with emitter._no_host_kernels():
+    with no_host_kernels():
         assert emitted.data == stock_bytes(program, alloc_graph_input=False)
 
 
