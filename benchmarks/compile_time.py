@@ -282,6 +282,7 @@ def plot(stages: dict[str, dict[str, dict[str, float]]], file: Path) -> None:
         "emit pte",
         "emit ptl",
         "emit onnx",
+        "other processes",
         "proof",
     ]
     colours = dict(zip(order, pyplot.get_cmap("tab10").colors, strict=False))
