@@ -105,7 +105,10 @@ def _data(
 ) -> tuple[Result[Dataset] | None, Result[Dataset]]:
     """Return calibration data, and the data to measure on: evaluation, else calibration, else noise."""
     inputs = input_specs_of(captured)
-    calibration = samples_of(cache, settings.calibration, inputs) if settings.calibration else None
+    calibration = None
+    if settings.calibration:
+        calibration = samples_of(cache, settings.calibration, inputs, after=captured.key)
     if settings.evaluation:
-        return calibration, samples_of(cache, settings.evaluation, inputs)
+        after = (calibration or captured).key
+        return calibration, samples_of(cache, settings.evaluation, inputs, after=after)
     return calibration, calibration or noise(inputs)

@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -229,10 +230,10 @@ class StageCache:
         return result
 
     def unkept(self, stage: Stage[T], value: T) -> Result[T]:
-        """Return a result that no key stands for: it lives as long as this process."""
+        """Return a result that no key stands for, which lives as long as this process."""
         hashed = HashedFile(None)
         summary = stage.write(value, hashed)
-        return Result(_entry(stage.name, hashed.digest(), hashed, summary), None, value)
+        return Result(_entry(stage.name, secrets.token_hex(32), hashed, summary), None, value)
 
     def find(self, stage: str, key: str) -> Entry | None:
         """Return the header of a result, and mark it as used; None where there is none."""

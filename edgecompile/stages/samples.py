@@ -16,14 +16,23 @@ from edgecompile.stages.reads import forget, remember, remembered, tools
 _STAGE = "samples"
 
 
-def samples_of(cache: StageCache, spec: str, inputs: tuple[TensorSpec, ...]) -> Result[Dataset]:
+def samples_of(
+    cache: StageCache, spec: str, inputs: tuple[TensorSpec, ...], *, after: str
+) -> Result[Dataset]:
     """Return the samples that a DATA argument names.
+
+    Args:
+        cache: Remembers what the user's function read.
+        spec: The argument.
+        inputs: What a sample must hold.
+        after: The key of what the user's code gave before. It may have kept what it read then, which is not
+            seen to be read again; where that has changed, this function runs again too.
 
     Raises:
         EdgecompileError: As `load_dataset` does.
     """
     described = json.dumps([dataclasses.asdict(item) for item in inputs])
-    own_key = digest("data", str(Path.cwd()), spec, described, tools())
+    own_key = digest("data", str(Path.cwd()), spec, described, after, tools())
     known = remembered(cache, own_key)
     if known is None and cache.planned is not None:
         cache.planned.append((f"read {spec}", False))
@@ -33,13 +42,13 @@ def samples_of(cache: StageCache, spec: str, inputs: tuple[TensorSpec, ...]) -> 
 
         with recording() as record:
             data = load_dataset(spec, inputs)
-        known = {"digest": dataset_digest(data)}
         reads = record.reads()
+        known = {"digest": dataset_digest(data), "key": digest(own_key, reads.to_json())}
         if reads.unseen:
             cache.progress.note(f"{spec} is read anew in every build: {reads.unseen}")
         else:
             remember(cache, own_key, reads, known)
-        return Result(_entry(known["digest"], spec), None, data)
+        return Result(_entry(known, spec), None, data)
 
     def load() -> Dataset:
         data = load_dataset(spec, inputs)
@@ -48,7 +57,7 @@ def samples_of(cache: StageCache, spec: str, inputs: tuple[TensorSpec, ...]) -> 
             raise ResultChangedError(spec)
         return data
 
-    return Result(_entry(known["digest"], spec), load)
+    return Result(_entry(known, spec), load)
 
 
 def noise(inputs: tuple[TensorSpec, ...]) -> Result[Dataset]:
@@ -60,7 +69,8 @@ def noise(inputs: tuple[TensorSpec, ...]) -> Result[Dataset]:
 
         return random_dataset(inputs)
 
-    return Result(_entry(digest("noise", described, tools()), NOISE), load)
+    found = digest("noise", described, tools())
+    return Result(_entry({"digest": found, "key": found}, NOISE), load)
 
 
 def dataset_digest(data: Dataset) -> str:
@@ -74,5 +84,5 @@ def dataset_digest(data: Dataset) -> str:
     return found.hexdigest()
 
 
-def _entry(found: str, spec: str) -> Entry:
-    return Entry(stage=_STAGE, key=found, digest=found, size_bytes=0, summary={"spec": spec})
+def _entry(known: dict[str, str], spec: str) -> Entry:
+    return Entry(stage=_STAGE, key=known["key"], digest=known["digest"], size_bytes=0, summary={"spec": spec})

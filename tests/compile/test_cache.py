@@ -145,6 +145,21 @@ def test_a_change_of_what_the_functions_read_is_never_missed(project, change):
     assert artifact(project) == fresh
 
 
+def test_what_the_users_code_keeps_from_call_to_call_is_noticed(project):
+    """The data function gets the file from a cache of its own: only the model function is seen to read it."""
+    rows = "    return float(Path(__file__).with_name('scale').read_text())"
+    code = "import functools\n" + MODEL.replace("def make():", "def make():\n    rows()")
+    code = code.replace("def data():", f"@functools.cache\ndef rows():\n{rows}\n\ndef data():")
+    code = code.replace("yield torch", "yield rows() * torch")
+    (project / "model.py").write_text(code)
+    (project / "scale").write_text("1")
+    built(project)
+    earlier = artifact(project)
+    (project / "scale").write_text("9")
+    built(project)
+    assert artifact(project) != earlier
+
+
 def test_a_comment_runs_the_capture_alone(project):
     built(project)
     (project / "model.py").write_text(MODEL.replace("layer(3)", "layer(3)", 1) + "# nothing\n")
