@@ -23,6 +23,7 @@ class Reads:
         files: The SHA-256 of each file's content by its absolute path; None for one that was not there.
         folders: The same of each listing: names, sizes and times.
         presence: Paths that were only asked about, and whether they were there.
+        links: Where symbolic links pointed that were followed by hand, as `Path.resolve` does.
         environment: The SHA-256 of each variable's value; None for one that was not set.
         unseen: Why the record cannot be trusted, in a few words; "" where it can.
     """
@@ -30,6 +31,7 @@ class Reads:
     files: Mapping[str, str | None]
     folders: Mapping[str, str | None]
     presence: Mapping[str, bool]
+    links: Mapping[str, str | None]
     environment: Mapping[str, str | None]
     unseen: str
 
@@ -39,6 +41,7 @@ class Reads:
             not self.unseen
             and all(variable_digest(name) == value for name, value in self.environment.items())
             and all(os.path.exists(path) == there for path, there in self.presence.items())  # noqa: PTH110
+            and all(link_target(path) == target for path, target in self.links.items())
             and all(listing_digest(path) == value for path, value in self.folders.items())
             and all(content_digest(path) == value for path, value in self.files.items())
         )
@@ -60,7 +63,8 @@ class Reads:
         except TypeError as error:
             raise ValueError(f"no record of reads: {error}") from error
         if not isinstance(found.unseen, str) or not all(
-            isinstance(part, dict) for part in (found.files, found.folders, found.presence, found.environment)
+            isinstance(part, dict)
+            for part in (found.files, found.folders, found.presence, found.links, found.environment)
         ):
             raise ValueError("no record of reads: a part has another type")
         return found
@@ -120,3 +124,11 @@ def variable_digest(name: str) -> str | None:
     """Return the SHA-256 of a variable's value; None where it is not set."""
     value = os.environb.get(os.fsencode(name))  # reading `os.environ` would be recorded
     return None if value is None else hashlib.sha256(value).hexdigest()
+
+
+def link_target(name: str) -> str | None:
+    """Return where a symbolic link points; None where there is none."""
+    try:
+        return os.readlink(name)  # noqa: PTH115 (of text)
+    except OSError:
+        return None

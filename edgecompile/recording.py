@@ -20,7 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgecompile.reads import OWN_FOLDER, Reads, content_digest, listing_digest, variable_digest
+from edgecompile.reads import (
+    OWN_FOLDER,
+    Reads,
+    content_digest,
+    link_target,
+    listing_digest,
+    variable_digest,
+)
 
 _CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
 _VOLATILE = ("/proc/", "/sys/", "/dev/")
@@ -50,6 +57,7 @@ class Recording:
         self._written: set[str] = set()
         self._folders: set[str] = set()
         self._presence: dict[str, bool] = {}
+        self._links: dict[str, str | None] = {}
         self._environment: dict[str, str | None] = {}
         self._unseen: list[str] = []
         self._modules_before = frozenset(sys.modules)
@@ -70,7 +78,7 @@ class Recording:
             self._written.add(name)
         self._opened.setdefault(name, _state(name))
 
-    def sawlisting_digest(self, path: Any) -> None:
+    def saw_listing(self, path: Any) -> None:
         """Note that a folder is about to be listed."""
         name = _absolute("." if path is None else path)
         if name is not None and not name.startswith((*_VOLATILE, *_installed_folders())):
@@ -83,9 +91,15 @@ class Recording:
             return
         self._presence.setdefault(name, there)
 
-    def sawvariable_digest(self, name: str) -> None:
+    def saw_variable(self, name: str) -> None:
         """Note that a variable of the environment was read."""
         self._environment.setdefault(name, variable_digest(name))
+
+    def saw_link(self, path: Any) -> None:
+        """Note that a symbolic link was followed by hand."""
+        name = _absolute(path)
+        if name is not None and not name.startswith((*_VOLATILE, *_installed_folders(), OWN_FOLDER)):
+            self._links.setdefault(name, link_target(name))
 
     def saw_unseen(self, reason: str) -> None:
         """Note that something may read what is not seen."""
@@ -116,6 +130,7 @@ class Recording:
             files=files,
             folders={name: listing_digest(name) for name in sorted(self._folders)},
             presence=presence,
+            links=dict(sorted(self._links.items())),
             environment=dict(sorted(self._environment.items())),
             unseen=self._unseen[0] if self._unseen else "",
         )
@@ -167,7 +182,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
         # torch looks for its plugins wherever modules are.
         is_import = sys._getframe(1).f_code.co_filename.startswith("<frozen importlib")
         if not is_import and not _is_torchs_own():
-            _tell(lambda record: record.sawlisting_digest(arguments[0]))
+            _tell(lambda record: record.saw_listing(arguments[0]))
     elif event in _STARTS_A_PROCESS:
         _tell(lambda record: record.saw_unseen("it starts another process, whose reads are not seen"))
     elif event == "socket.connect" and isinstance(arguments[1], tuple):
@@ -176,7 +191,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextmanager
 def _seen_questions() -> Iterator[None]:
-    """Let `os.stat`, by which all of Python asks whether a file is there, be seen; it raises no event."""
+    """Let `os.stat`, by which Python asks for files, and `os.readlink` be seen: no event tells of them."""
     asked = os.stat
 
     @functools.wraps(asked)
@@ -191,11 +206,19 @@ def _seen_questions() -> Iterator[None]:
             _tell(lambda record: record.saw_question(path, True))
         return result
 
-    os.stat = stat
+    followed = os.readlink
+
+    @functools.wraps(followed)
+    def readlink(path: Any, *arguments: Any, **keywords: Any) -> Any:
+        if not _is_torchs_own():
+            _tell(lambda record: record.saw_link(path))
+        return followed(path, *arguments, **keywords)
+
+    os.stat, os.readlink = stat, readlink
     try:
         yield
     finally:
-        os.stat = asked
+        os.stat, os.readlink = asked, followed
 
 
 def _is_torchs_own() -> bool:
@@ -214,7 +237,7 @@ def _is_torchs_own() -> bool:
 class _SeenEnvironment(os._Environ):  # type: ignore[type-arg]
     def __getitem__(self, name: str) -> str:
         if isinstance(name, str) and not _is_torchs_own():
-            _tell(lambda record: record.sawvariable_digest(name))
+            _tell(lambda record: record.saw_variable(name))
         return super().__getitem__(name)  # type: ignore[no-any-return]
 
 

@@ -58,6 +58,18 @@ def try_open(file):
         file.open()
 
 
+def test_a_link_that_points_elsewhere_is_noticed(tmp_path):
+    link = tmp_path / "current"
+    for name in ("one", "two"):
+        (tmp_path / name).write_text("the same")
+    link.symlink_to("one")
+    found = reads_of(lambda: link.resolve().read_text())
+    assert found.unchanged() and found.links == {str(link): "one"}
+    link.unlink()
+    link.symlink_to("two")
+    assert not found.unchanged()
+
+
 def test_a_file_that_goes_is_noticed(tmp_path):
     file = tmp_path / "optional.json"
     file.write_text("{}")
@@ -286,7 +298,7 @@ JSON = st.recursive(
 def test_other_json_is_no_record(document):
     with pytest.raises(ValueError):
         Reads.from_json(json.dumps(document))
-    parts = {"files": document, "folders": {}, "presence": {}, "environment": {}, "unseen": 1}
+    parts = {"files": document, "folders": {}, "presence": {}, "links": {}, "environment": {}, "unseen": 1}
     with pytest.raises(ValueError):
         Reads.from_json(json.dumps(parts))
 
