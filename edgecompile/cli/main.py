@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import os
 import signal
@@ -23,6 +24,8 @@ from edgecompile.errors import (
     UsageError,
     did_you_mean,
 )
+
+_AGAIN_SECONDS = 0.005
 
 COMMANDS = ("build", "validate", "bench", "inspect", "targets", "devices", "passes", "cache", "doctor")
 
@@ -132,18 +135,31 @@ def _usage_error(raised: click.ClickException, arguments: list[str]) -> UsageErr
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let a termination signal unwind like Ctrl-C, so that temporary folders are removed."""
+    """Let a termination signal unwind like Ctrl-C, so that temporary folders are removed.
+
+    Python drops what is raised in a weak reference's callback, of which torch runs thousands when it lets a
+    program go; an interrupt that falls there is raised once more.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
+    def raise_again(dropped: sys.UnraisableHookArgs) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            # Not from here, where it would be dropped as well.
+            threading.Timer(_AGAIN_SECONDS, _thread.interrupt_main, (signal.SIGTERM,)).start()
+        else:
+            earlier_hook(dropped)
+
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous, earlier_hook = signal.signal(signal.SIGTERM, interrupt), sys.unraisablehook
+    sys.unraisablehook = raise_again
     try:
         yield
     finally:
+        sys.unraisablehook = earlier_hook
         signal.signal(signal.SIGTERM, previous)
 
 

@@ -161,6 +161,28 @@ def test_all_targets(model, stub, capsys):
     assert "--all-targets leaves nothing for --device to say" in capsys.readouterr().err
 
 
+def test_an_interrupt_that_a_callback_drops_is_raised_again():
+    """In a process of its own: the signal's handler and the hook are the whole process's."""
+    script = (
+        "import signal, sys, time, weakref\n"
+        "from edgecompile.cli.main import _terminable\n"
+        "class Thing: pass\n"
+        "thing = Thing()\n"
+        "watch = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGTERM))\n"
+        "try:\n"
+        "    with _terminable():\n"
+        "        del thing\n"
+        "        print('dropped', flush=True)\n"
+        "        time.sleep(20)\n"
+        "except KeyboardInterrupt:\n"
+        "    print('raised')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout.split(), done.stderr) == (["dropped", "raised"], "")
+
+
 def test_cache_show_and_clear(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EDGECOMPILE_CACHE", str(tmp_path))
     for name in ("runners/one/program", "stages/capture/k.json", "stages/capture/k.data"):
