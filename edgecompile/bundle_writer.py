@@ -46,10 +46,11 @@ def write_bundle(
     """
     final = settings.output / target.name
     manifest = _manifest(settings, target, files, artifacts)
-    if _holds(final, manifest):
+    existing = _whole_bundle(final, manifest)
+    if existing is not None:
         progress.start(f"write {target.name}")
         progress.finish(f"{final} is up to date")
-        return load_bundle(final)
+        return existing
     contents = files.value().contents
     progress.start(f"write {target.name}")
     with replaced_folder(final) as folder:
@@ -92,16 +93,16 @@ def _manifest(
     )
 
 
-def _holds(folder: Path, manifest: Manifest) -> bool:
-    """Tell whether a folder is the bundle of a manifest, whole."""
+def _whole_bundle(folder: Path, manifest: Manifest) -> Bundle | None:
+    """Return the bundle that a folder holds, if it has this manifest and all its files; else None."""
     try:
         bundle = load_bundle(folder)
         if bundle.manifest != manifest:
-            return False
+            return None
         bundle.verify()
     except EdgecompileError:
-        return False
-    return True
+        return None
+    return bundle
 
 
 @contextmanager

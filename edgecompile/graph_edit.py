@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,13 @@ class ProgramEditor:
         self.graph: Graph = _copy_graph(exported.graph)
         self.rewrites = 0
         self._constants: dict[str, torch.Tensor] = {}
-        self._user_inputs: dict[str, InputSpec] = {}
+        self._user_inputs = frozenset(user_input_names(exported))
         for spec in exported.graph_signature.input_specs:
-            name = spec.arg.name
             if spec.kind == InputKind.USER_INPUT:
-                self._user_inputs[name] = spec
                 continue
             assert spec.target is not None
             source = exported.constants if spec.target in exported.constants else exported.state_dict
-            self._constants[name] = source[spec.target].detach()
+            self._constants[spec.arg.name] = source[spec.target].detach()
 
     def constant(self, node: object) -> torch.Tensor | None:
         """Return the value of a lifted parameter, buffer or constant, or None for any other node."""
@@ -113,24 +111,12 @@ class ProgramEditor:
         self._drop_unused_constants()
         self.graph.lint()
         module = GraphModule(torch.nn.Module(), self.graph)
-        state_dict = {}
-        input_specs = []
-        for node in self.graph.find_nodes(op="placeholder"):
-            if node.name in self._user_inputs:
-                input_specs.append(self._user_inputs[node.name])
-                continue
-            state_dict[node.name] = self._constants[node.name]
-            input_specs.append(
-                InputSpec(InputKind.BUFFER, TensorArgument(name=node.name), node.name, persistent=True)
-            )
-        output_specs = [
-            OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None)
-            for node in self.outputs()
-        ]
+        names = [node.name for node in self.graph.find_nodes(op="placeholder")]
+        state_dict = {name: self._constants[name] for name in names if name not in self._user_inputs}
         return ExportedProgram(
             root=module,
             graph=module.graph,
-            graph_signature=ExportGraphSignature(input_specs, output_specs),
+            graph_signature=signature_of(module.graph, {name: name for name in state_dict}),
             state_dict=state_dict,
             range_constraints=copy.deepcopy(self._exported.range_constraints),
             module_call_graph=copy.deepcopy(self._exported.module_call_graph[:1]),
@@ -180,6 +166,27 @@ def _copy_graph(graph: Graph) -> Graph:
 def output_nodes(graph: Graph) -> tuple[Node, ...]:
     """Return the nodes that a graph returns, in order."""
     return tuple(node for node in graph.output_node().args[0] if isinstance(node, Node))  # type: ignore[union-attr]
+
+
+def signature_of(graph: Graph, targets: Mapping[str, str]) -> ExportGraphSignature:
+    """Return the signature of a graph in inference mode: constants are buffers, all else is the user's.
+
+    Args:
+        graph: Its placeholders are named for good.
+        targets: The name in the state dict of each placeholder that is a constant.
+    """
+    inputs = []
+    for node in graph.find_nodes(op="placeholder"):
+        argument = TensorArgument(name=node.name)
+        if node.name in targets:
+            inputs.append(InputSpec(InputKind.BUFFER, argument, targets[node.name], persistent=True))
+        else:
+            inputs.append(InputSpec(InputKind.USER_INPUT, argument, None))
+    outputs = [
+        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None)
+        for node in output_nodes(graph)
+    ]
+    return ExportGraphSignature(inputs, outputs)
 
 
 def user_input_names(exported: ExportedProgram) -> tuple[str, ...]:

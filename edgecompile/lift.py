@@ -8,17 +8,9 @@ from typing import Any
 import torch
 from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
-from torch.export.graph_signature import (
-    ExportGraphSignature,
-    InputKind,
-    InputSpec,
-    OutputKind,
-    OutputSpec,
-    TensorArgument,
-)
 from torch.fx import Graph, GraphModule, Node
 
-from edgecompile.graph_edit import fake_result, output_nodes, user_input_names
+from edgecompile.graph_edit import fake_result, signature_of, user_input_names
 from edgecompile.origins import origin_of, set_origin
 
 
@@ -61,17 +53,10 @@ def lift(graph_module: GraphModule, original: ExportedProgram) -> ExportedProgra
     graph.eliminate_dead_code()
     module = GraphModule(torch.nn.Module(), graph)
     targets = {node.name: target for target, node in constants.items()}
-    placeholders = [node.name for node in graph.find_nodes(op="placeholder")]
     return ExportedProgram(
         root=module,
         graph=module.graph,
-        graph_signature=ExportGraphSignature(
-            [_input_spec(name, targets.get(name)) for name in placeholders],
-            [
-                OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None)
-                for node in output_nodes(graph)
-            ],
-        ),
+        graph_signature=signature_of(module.graph, targets),
         state_dict=state_dict,
         range_constraints=copy.deepcopy(original.range_constraints),
         module_call_graph=copy.deepcopy(original.module_call_graph[:1]),
@@ -91,9 +76,3 @@ def _copy_call(graph: Graph, node: Node, copies: dict[Node, Node], fake_mode: An
         copied.meta["stack_trace"] = node.meta["stack_trace"]
     copied.meta["val"] = fake_result(copied, fake_mode)
     return copied
-
-
-def _input_spec(name: str, target: str | None) -> InputSpec:
-    if target is None:
-        return InputSpec(InputKind.USER_INPUT, TensorArgument(name=name), None)
-    return InputSpec(InputKind.BUFFER, TensorArgument(name=name), target, persistent=True)

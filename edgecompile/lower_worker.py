@@ -69,14 +69,10 @@ def _read(lines: queue.Queue[str]) -> None:
 
 
 def _is_done(cache: StageCache, job: Job) -> bool:
+    def gone() -> Any:
+        raise LookupError("the program is gone")
+
     try:
-        entry = cache.find("quantize", job.program_key)
-        if entry is None:
-            return False
-
-        def gone() -> Any:
-            raise LookupError("the program is gone")
-
         program: Result[Any] = cache.result(Quantized(), job.program_key, gone)
         emitted(cache, Lowering(program=program, format=job.format, settings=job.settings))
     except Exception:

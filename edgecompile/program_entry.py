@@ -9,24 +9,15 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch.export import Dim, ExportedProgram
-from torch.export.graph_signature import (
-    ExportGraphSignature,
-    InputKind,
-    InputSpec,
-    OutputKind,
-    OutputSpec,
-    TensorArgument,
-)
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree
 
 from edgecompile.capture import MAX_BATCH
-from edgecompile.graph_edit import fake_result, source_line, user_input_names
+from edgecompile.graph_edit import fake_result, signature_of, source_line, user_input_names
 from edgecompile.origins import has_origin, origin_named, origin_of, set_origin
 from edgecompile.program_file import DTYPES, call_name, decode, encode, operator_named
 from edgecompile.quantize.layers import constants_of
@@ -125,7 +116,7 @@ def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgr
     return ExportedProgram(
         root=module,
         graph=module.graph,
-        graph_signature=_signature(module.graph, constants),
+        graph_signature=signature_of(module.graph, {name: name for name in constants}),
         state_dict=constants,
         range_constraints=skeleton.range_constraints,
         module_call_graph=call_graph,
@@ -182,17 +173,3 @@ def _value(node: Node, described: Any, fake_mode: Any) -> Any:
                 described["shape"], described["stride"], dtype=DTYPES[described["dtype"]], device="cpu"
             )
     return fake_result(node, fake_mode)
-
-
-def _signature(graph: Graph, constants: Iterable[str]) -> ExportGraphSignature:
-    known = set(constants)
-    inputs = []
-    for node in graph.find_nodes(op="placeholder"):
-        argument = TensorArgument(name=node.name)
-        if node.name in known:
-            inputs.append(InputSpec(InputKind.BUFFER, argument, node.name, persistent=True))
-        else:
-            inputs.append(InputSpec(InputKind.USER_INPUT, argument, None))
-    returned: Any = graph.output_node().args[0]
-    outputs = [OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(name=node.name), None) for node in returned]
-    return ExportGraphSignature(inputs, outputs)

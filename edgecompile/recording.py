@@ -60,7 +60,6 @@ class Recording:
         self._links: dict[str, str | None] = {}
         self._environment: dict[str, str | None] = {}
         self._unseen: list[str] = []
-        self._modules_before = frozenset(sys.modules)
 
     def saw_open(self, path: Any, mode: Any, flags: Any) -> None:
         """Note that a file is about to be opened."""

@@ -299,35 +299,22 @@ class StageCache:
         return _entry(stage.name, key, hashed, summary)
 
     def _write(self, stage: Stage[T], key: str, value: T) -> Entry:
-        folder = self._make_folder(stage.name)
-        handle, name = tempfile.mkstemp(prefix=f"{key}.", suffix=_PARTIAL, dir=folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                hashed = HashedFile(file)
-                summary = stage.write(value, hashed)
-            entry = _entry(stage.name, key, hashed, summary)
-            Path(name).replace(self._path(stage.name, key, _DATA))
-        finally:
-            Path(name).unlink(missing_ok=True)
+        self._make_folder(stage.name)
+        with _written_aside(self._path(stage.name, key, _DATA)) as file:
+            hashed = HashedFile(file)
+            summary = stage.write(value, hashed)
+        entry = _entry(stage.name, key, hashed, summary)
         self._write_header(entry)
         return entry
 
     def _write_header(self, entry: Entry) -> None:
         document = {"schema_version": SCHEMA_VERSION, **vars(entry)}
         document["sha256"] = _own_digest(document)
-        header = self._path(entry.stage, entry.key, _HEADER)
-        handle, name = tempfile.mkstemp(prefix=f"{entry.key}.", suffix=_PARTIAL, dir=header.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(document, file)
-            Path(name).replace(header)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        with _written_aside(self._path(entry.stage, entry.key, _HEADER)) as file:
+            file.write(json.dumps(document).encode())
 
-    def _make_folder(self, stage: str) -> Path:
-        folder = self.folder / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    def _make_folder(self, stage: str) -> None:
+        (self.folder / stage).mkdir(parents=True, exist_ok=True)
 
     def _path(self, stage: str, key: str, suffix: str) -> Path:
         return self.folder / stage / f"{key}{suffix}"
@@ -369,6 +356,18 @@ class StageCache:
     def _note_damage(self, stage: str, error: BaseException) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         self.progress.note(f"the cached {stage} cannot be read ({reason}); it is made again")
+
+
+@contextlib.contextmanager
+def _written_aside(final: Path) -> Iterator[BinaryIO]:
+    """Give a file beside the final one, to be renamed when it is whole and removed when it is not."""
+    handle, name = tempfile.mkstemp(prefix=f"{final.stem}.", suffix=_PARTIAL, dir=final.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        Path(name).replace(final)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _entry(stage: str, key: str, hashed: HashedFile, summary: dict[str, Any]) -> Entry:

@@ -51,6 +51,3 @@ def _named(value: Outputs) -> dict[str, torch.Tensor]:
         for sample, row in enumerate(value)
         for index, tensor in enumerate(row)
     }
-
-
-__all__ = ["KeptOutputs"]
