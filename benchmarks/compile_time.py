@@ -272,6 +272,7 @@ def plot(stages: dict[str, dict[str, dict[str, float]]], file: Path) -> None:
     """Draw the CPU seconds of each flow's stages, one group of bars a model."""
     from matplotlib import pyplot
 
+    pyplot.rcParams["svg.fonttype"] = "none"  # letters as text, not as drawings
     figure, axes = pyplot.subplots(figsize=(9, 0.42 * sum(map(len, stages.values())) + 1.2))
     order = [
         "import",
