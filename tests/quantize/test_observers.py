@@ -28,7 +28,8 @@ def test_histogram_counts_as_histc(seed, count, spread, middle, rectified):
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(count, generator=generator) * spread + middle
     values = values.relu() if rectified else values
-    low, high = values.min(), values.max() + spread * torch.rand((), generator=generator)
+    low = values.min().item()
+    high = (values.max() + spread * torch.rand((), generator=generator)).item()
     if low < high:
         assert torch.equal(count_bins(values, 2048, low, high), torch.histc(values, 2048, min=low, max=high))
 
@@ -52,6 +53,30 @@ def test_activations_get_the_same_range(samples):
         assert own(sample) is sample
         stock(sample)
         assert torch.equal(own.histogram, stock.histogram)
+    for ours, theirs in zip(own.calculate_qparams(), stock.calculate_qparams(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    growth=st.lists(st.floats(0.3, 3), min_size=1, max_size=5),
+    middle=st.sampled_from([0.0, -0.5, 3.0, 40.0, 1e3, 1e6]),
+    rectified=st.booleans(),
+    tail=st.integers(1, 5),
+)
+def test_any_activations_get_the_same_range(seed, growth, middle, rectified, tail):
+    generator = torch.Generator().manual_seed(seed)
+    own = ActivationHistogram(qscheme=torch.per_tensor_affine, **SPEC)
+    stock = HistogramObserver(qscheme=torch.per_tensor_affine, **SPEC)
+    for scale in growth:
+        values = torch.randn(3000, generator=generator) ** tail * scale + middle
+        values = values.relu() if rectified else values
+        own(values)
+        stock(values)
+        assert torch.equal(own.histogram, stock.histogram)
+        assert torch.equal(own.min_val, stock.min_val)
+        assert torch.equal(own.max_val, stock.max_val)
     for ours, theirs in zip(own.calculate_qparams(), stock.calculate_qparams(), strict=True):
         assert torch.equal(ours, theirs)
 
