@@ -1,5 +1,7 @@
 """The integer-exact reference against slow integers in NumPy, and against the engines' own kernels."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,13 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from edgecompile.quantize.exact_layer import ExactLayer
-from edgecompile.quantize.layers import DEQUANTIZE, QuantizationParameters, parameters_of, quantized_layers
+from edgecompile.quantize.layers import (
+    DEQUANTIZE,
+    QuantizationParameters,
+    Weights,
+    parameters_of,
+    quantized_layers,
+)
 from edgecompile.quantize.reference import Reference, dequantize_tensor, quantize_tensor
 
 CONVOLUTIONS = {
@@ -196,6 +204,71 @@ def test_quantize_and_dequantize(scale, zero_point, seed):
         noisy, scale, zero_point, -128, 127, torch.int8
     )
     assert torch.equal(quantize_tensor(noisy, parameters), expected)
+
+
+@pytest.fixture(scope="module")
+def weighted():
+    def layer(module, *shape):
+        (found,) = quantized_layers(quantized(module, *shape).exported)
+        return found
+
+    return {
+        "plain": layer(nn.Conv2d(3, 4, 3, padding=1, stride=2), 1, 3, 6, 5),
+        "depthwise": layer(nn.Conv2d(6, 6, 3, groups=6), 1, 6, 5, 5),
+        "deep": layer(nn.Conv2d(600, 3, 3), 1, 600, 3, 3),
+        "deep and grouped": layer(nn.Conv2d(1200, 4, 3, groups=2), 1, 1200, 4, 3),
+        "one dimension": layer(nn.Conv1d(600, 5, 7, stride=2), 1, 600, 12),
+        "linear": layer(nn.Linear(9000, 7), 2, 9000),
+    }
+
+
+def slow_layer(layer, value):
+    """Compute a layer with weights in int64."""
+    if layer.kind == "conv2d":
+        return slow_convolution(layer, value)
+    x = value.numpy().astype(np.int64) - layer.input_parameters[0].zero_point
+    weight = layer.weights.weight.numpy().astype(np.int64)
+    if layer.kind == "linear":
+        return requantized(layer, x @ weight.T, -1)
+    windows = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2], axis=2)[:, :, ::2]
+    return requantized(layer, np.einsum("nclk,ock->nol", windows, weight), 1)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(["plain", "depthwise", "deep", "deep and grouped", "one dimension", "linear"]),
+    grids=st.lists(st.tuples(SCALES, POINTS), min_size=2, max_size=2),
+    spread=st.sampled_from([1, 30, 127]),
+    bias_bits=st.sampled_from([None, 10, 24, 30]),
+    cancelling=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_any_layer_with_weights_equals_slow_integers(
+    weighted, name, grids, spread, bias_bits, cancelling, seed
+):
+    with_grids(weighted[name], *grids)
+    generator = torch.Generator().manual_seed(seed)
+    weight = weighted[name].weights.weight
+    weight = torch.randint(-spread, spread + 1, weight.shape, generator=generator).to(torch.int8)
+    scales = torch.rand(len(weight), generator=generator) + 1e-3
+    bias = None
+    if bias_bits is not None:
+        steps = torch.randint(-(2**bias_bits), 2**bias_bits, (len(weight),), generator=generator)
+        bias = (steps * scales.double() * grids[0][0]).float()
+    layer = dataclasses.replace(weighted[name], weights=Weights(weight=weight, scales=scales, bias=bias))
+    value = random_input(layer, generator)
+    if cancelling and weight.shape[1] > 1:
+        # Sums that leave what float32 holds and come back to nothing: what was lost on the way would show.
+        axis, half = -1 if layer.kind == "linear" else 1, weight.shape[1] // 2
+        zero_point = layer.input_parameters[0].zero_point
+        value = (126 if zero_point < 0 else -128) + (value & 1)
+        channels = value.unflatten(axis, (-1, weight.shape[1]))  # a view with an axis of groups
+        axis = -1 if layer.kind == "linear" else 2
+        channels.narrow(axis, half, half).copy_(channels.narrow(axis, 0, half))
+        weight[:, :half].abs_()
+        weight[:, half : half * 2] = -weight[:, :half]
+    found = ExactLayer(layer).compute([value], "exact").numpy()
+    assert np.array_equal(found, slow_layer(layer, value))
 
 
 def test_a_whole_program_is_as_close_to_float_as_its_own_simulation():
