@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, with_config
 
 from edgecompile import catalogue, shipped
-from edgecompile.errors import InvalidTargetError, UnknownPassError, UnknownTargetError, did_you_mean
+from edgecompile.errors import (
+    InvalidQuantizationError,
+    InvalidTargetError,
+    UnknownPassError,
+    UnknownTargetError,
+    did_you_mean,
+)
 from edgecompile.problems import Problems
 from edgecompile.setting import Setting
 from edgecompile.strict_toml import STRICT, parse, read_toml
@@ -41,16 +47,31 @@ class QuantizationSettings:
         weight_bits: Bits of a weight that are used, 2 to 8; 7 leaves headroom ("reduce range") for
             engines that add two products in 16 bits.
         weight_granularity: One scale for each output channel, or one for the whole tensor.
-        activation_observer: How a range is chosen: the one with the least error over a histogram, or
-            the extremes that were seen.
+        weight_observer: How a weight's range is chosen: its extremes, or clipped to the least squared error.
+        activation_observer: How an activation's range is chosen: the extremes that were seen, the average of
+            each sample's extremes, or one of several choices from a histogram.
+        activation_percentile: For the observer `percentile`: the percentage of the values that are not above
+            the range; as many are not below it.
+        activation_symmetry: Whether an activation's zero point is free, or 0.
+        power_of_two_scales: Whether all scales are rounded up to powers of two.
         calibration_samples: The most samples that are used, evenly spaced over the data.
     """
 
     scheme: Literal["static-int8"]
     weight_bits: Annotated[int, Field(ge=2, le=8)]
     weight_granularity: Literal["per-channel", "per-tensor"]
-    activation_observer: Literal["histogram", "min-max"]
+    weight_observer: Literal["min-max", "mse"]
+    activation_observer: Literal["min-max", "moving-average", "percentile", "histogram", "mse", "entropy"]
+    activation_percentile: Annotated[float, Field(ge=50, le=100)]
+    activation_symmetry: Literal["affine", "symmetric"]
+    power_of_two_scales: bool
     calibration_samples: Annotated[int, Field(ge=1)]
+
+    @property
+    def statistics(self) -> str:
+        """What calibration keeps of an activation: observers that keep the same share one calibration."""
+        keeps_extremes = self.activation_observer in ("min-max", "moving-average")
+        return self.activation_observer if keeps_extremes else "histogram"
 
 
 @with_config(STRICT)
@@ -134,10 +155,11 @@ def target_names() -> tuple[str, ...]:
     return tuple(sorted(stem for stem in stems if not stem.startswith("_")))
 
 
-def load_target(name: str) -> Target:
-    """Read, merge and check a target.
+def load_target(name: str, overrides: Sequence[Setting] = ()) -> Target:
+    """Read, merge and check a target, and put a build's own settings of quantization in the place of its.
 
     Raises:
+        InvalidQuantizationError: An override is no key of the table, or of no value that it takes.
         UnknownTargetError: There is no such file.
         InvalidTargetError: The file, or what it extends, does not follow the schema.
         UnknownPassError: It names a pass that does not exist.
@@ -158,11 +180,11 @@ def load_target(name: str) -> Target:
     problems = Problems()
     _check_names(target, locate, problems)
     problems.raise_any()
-    return target
+    return _overridden(target, overrides)
 
 
-def target_settings(name: str) -> tuple[Setting, ...]:
-    """Return what the files of a target say, each setting with the file that says it.
+def target_settings(name: str, overrides: Sequence[Setting] = ()) -> tuple[Setting, ...]:
+    """Return what the files of a target say, each setting with what says it: a file, or an override.
 
     Raises:
         UnknownTargetError: There is no such file.
@@ -177,7 +199,17 @@ def target_settings(name: str) -> tuple[Setting, ...]:
         if key == "passes":
             value = tuple(entry["name"] for entry in value)
         settings.append(Setting(name=key, value=value, origin=f"target {path.name}"))
-    return tuple(settings)
+    said = {override.name: override for override in overrides}
+    return tuple(said.get(setting.name, setting) for setting in settings)
+
+
+def _overridden(target: Target, overrides: Sequence[Setting]) -> Target:
+    """Return a target with other settings of quantization, checked as those of a file are."""
+    document = target.to_dict()
+    for override in overrides:
+        document["quantization"][override.name.removeprefix("quantization.")] = override.value
+    origins = {override.name: override.origin for override in overrides}
+    return parse(Target, document, InvalidQuantizationError, origins.__getitem__)
 
 
 def _path(name: str) -> Path:

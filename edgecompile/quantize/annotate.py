@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torchao.quantization.pt2e.observer import MinMaxObserver
 from torchao.quantization.pt2e.quantizer import (
     QuantizationAnnotation,
     QuantizationSpec,
@@ -19,14 +18,12 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
-from edgecompile.quantize.observers import ActivationHistogram, WeightChannelRanges, WeightRange
+from edgecompile.quantize.observers import activation_observer, weight_observer
 from edgecompile.target import QuantizationSettings
 
 aten = torch.ops.aten
 
 _KEY = "quantization_annotation"
-# Below this scale an activation is constant zero for all that int8 can tell (XNNPACK's own bound).
-_EPS = 2**-12
 
 LAYERS = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
 ACTIVATIONS = (aten.relu.default, aten.hardtanh.default)
@@ -44,7 +41,7 @@ _COMPARISONS = (aten.max_pool2d.default, *ACTIVATIONS)
 
 
 class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
-    """Annotates a graph for static INT8: affine per-tensor activations, symmetric weights.
+    """Annotates a graph for static INT8: per-tensor activations, affine or symmetric; symmetric weights.
 
     Attributes:
         declined: After `annotate`, the names of the nodes that stay in float, each with the reason.
@@ -188,27 +185,27 @@ def _is_quantized(node: Node) -> bool:
 
 
 def _activation_spec(settings: QuantizationSettings) -> QuantizationSpec:
-    observer = ActivationHistogram if settings.activation_observer == "histogram" else MinMaxObserver
+    affine = settings.activation_symmetry == "affine"
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,
         quant_max=127,
-        qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=observer.with_args(eps=_EPS),
+        qscheme=torch.per_tensor_affine if affine else torch.per_tensor_symmetric,
+        observer_or_fake_quant_ctr=activation_observer(settings),
     )
 
 
 def _weight_spec(settings: QuantizationSettings) -> QuantizationSpec:
+    # Without the least integer: two products with -128 overflow in kernels that add them in 16 bits.
     limit = 2 ** (settings.weight_bits - 1) - 1
     per_channel = settings.weight_granularity == "per-channel"
-    observer = WeightChannelRanges if per_channel else WeightRange
     return QuantizationSpec(
         dtype=torch.int8,
         quant_min=-limit,
         quant_max=limit,
         qscheme=torch.per_channel_symmetric if per_channel else torch.per_tensor_symmetric,
         ch_axis=0 if per_channel else None,
-        observer_or_fake_quant_ctr=observer.with_args(eps=_EPS),
+        observer_or_fake_quant_ctr=weight_observer(settings),
     )
 
 

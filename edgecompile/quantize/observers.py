@@ -1,154 +1,87 @@
-"""What measures the ranges: torchao's observers, which give the same ranges in a third of the time."""
+"""What measures the ranges: the observer of each setting.
+
+Those that choose from a histogram differ in the choice alone. What they have counted is the same, so that one
+calibration serves all of them.
+"""
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, bisect_right
-from ctypes import c_float
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
-from torchao.quantization.pt2e.observer import (
-    HistogramObserver,
-    MinMaxObserver,
-    PerChannelMinMaxObserver,
+from torchao.quantization.pt2e.observer import MinMaxObserver, MovingAverageMinMaxObserver
+
+from edgecompile.quantize.histogram import ActivationHistogram
+from edgecompile.quantize.ranges import (
+    Histogram,
+    Range,
+    entropy_range,
+    least_squares_range,
+    percentile_range,
 )
+from edgecompile.quantize.scales import Scales
+from edgecompile.quantize.weight_observers import WeightChannelRanges, WeightRange
+from edgecompile.target import QuantizationSettings
 
-# So many values at a time stay in a core's cache through the steps that find their bins.
-_CHUNK = 1 << 17
-
-# Between them no step of `count_bins` leaves float32's normal numbers.
-_SMALLEST_RANGE, _LARGEST_RANGE = 2.0**-100, 2.0**100
+# Below this scale a value is constant zero for all that int8 can tell (XNNPACK's own bound).
+_EPS = 2**-12
 
 
-class ActivationHistogram(HistogramObserver):  # type: ignore[misc]  # torchao is not typed
-    """torchao's histogram of an activation and its choice of the range, to the bit, found faster.
+class ActivationExtremes(Scales, MinMaxObserver):  # type: ignore[misc]  # torchao is not typed
+    """The least and greatest value of all samples."""
 
-    Half of a calibration would be `torch.histc`; `count_bins` gives the same counts.
+
+class ActivationAverage(Scales, MovingAverageMinMaxObserver):  # type: ignore[misc]
+    """The moving average of the samples' least and greatest values: a sample more weighs one in a hundred.
+
+    Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", section 3.1.
     """
 
-    bins: int
-    upsample_rate: int
-    histogram: torch.Tensor
-    min_val: torch.Tensor
-    max_val: torch.Tensor
 
-    def forward(self, x_orig: torch.Tensor) -> torch.Tensor:
-        """Count the values of one sample, any shape; returns them as they are."""
-        if x_orig.numel() == 0:
-            return x_orig
-        values = x_orig.detach()
-        least, greatest = torch.aminmax(values)
-        low, high = min(least.item(), self.min_val.item()), max(greatest.item(), self.max_val.item())
-        if not _SMALLEST_RANGE < high - low < _LARGEST_RANGE:
-            # Constant, infinite, tiny, huge or no numbers: torchao has a rule for each.
-            result: torch.Tensor = super().forward(x_orig)
-            return result
-        counts = count_bins(values, self.bins, low, high)
-        if low == self.min_val.item() and high == self.max_val.item():
-            self.histogram += counts
-            return x_orig
-        least, greatest = torch.tensor(low), torch.tensor(high)
-        if self.min_val.isfinite():
-            counts = self._combine_histograms(
-                self.histogram, self.min_val, self.max_val, counts, least, greatest
-            )
-        self.histogram, self.min_val, self.max_val = counts, least, greatest
-        return x_orig
+class ActivationRange(ActivationHistogram):
+    """A histogram with another choice of the range.
 
-    def _upscale_histogram(
-        self,
-        histogram: torch.Tensor,
-        orig_min: torch.Tensor,
-        orig_max: torch.Tensor,
-        update_min: torch.Tensor,
-        update_max: torch.Tensor,
-    ) -> torch.Tensor:
-        """Count a histogram's values in wider bounds: in small parts, each where its middle lies.
+    Attributes:
+        choose: Gives the range for a histogram.
+    """
 
-        torchao seeks each of the many middles between the few boundaries; here, as both ascend, the
-        boundaries are sought between the middles.
-        """
-        parts = self.bins * self.upsample_rate
-        middles = torch.linspace(orig_min, orig_max, parts + 1)[:-1] + 0.5 * ((orig_max - orig_min) / parts)
-        boundaries = torch.linspace(update_min, update_max, self.bins + 1)
-        if not _ascends(middles) or not _ascends(boundaries):
-            # A small range far from zero is coarser than the parts.
-            arguments = (histogram, orig_min, orig_max, update_min, update_max)
-            result: torch.Tensor = super()._upscale_histogram(*arguments)
-            return result
-        # What lies below the first boundary, or above the last, belongs to the bin beside it.
-        ends = torch.searchsorted(middles, boundaries[1:-1])
-        sizes = torch.diff(ends, prepend=torch.tensor([0]), append=torch.tensor([parts]))
-        positions = torch.repeat_interleave(torch.arange(self.bins), sizes, output_size=parts)
-        shares = (histogram / self.upsample_rate).repeat_interleave(self.upsample_rate)
-        return torch.bincount(positions, weights=shares, minlength=self.bins)
+    def __init__(self, *, choose: Callable[[Histogram], Range], **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.choose = choose
 
     def _non_linear_param_search(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cut ever more values off the ends of the histogram while the quantization error falls.
-
-        torchao's steps, but for how a share of the values is found: it walks there bin by bin.
-        """
-        total = self.histogram.sum().item()
-        sums = self.histogram.cumsum(0).tolist()  # ascends
-        alpha, beta, start, end, least = 0.0, 1.0, 0, self.bins - 1, math.inf
-        while alpha < beta:
-            next_alpha, next_beta, next_start, next_end = alpha + 1e-5, beta - 1e-5, start, end
-            # torchao compares in float32.
-            left = bisect_left(sums, c_float(next_alpha * total).value, start, end)
-            right = bisect_right(sums, c_float(next_beta * total).value, start + 1, end + 1) - 1
-            if left - start > end - right:
-                alpha, next_start = next_alpha, left
-            else:
-                beta, next_end = next_beta, right
-            if (next_start, next_end) == (start, end):
-                continue
-            error = self._compute_quantization_error(next_start, next_end)
-            if error > least:
-                break
-            least, start, end = error, next_start, next_end
-        width = (self.max_val - self.min_val) / self.bins
-        return self.min_val + width * start, self.min_val + width * (end + 1)
+        seen = Histogram(counts=self.histogram, low=self.min_val.item(), high=self.max_val.item())
+        low, high = self.choose(seen)
+        return torch.tensor(low), torch.tensor(high)
 
 
-def _ascends(values: torch.Tensor) -> bool:
-    return bool((values[1:] >= values[:-1]).all())
+def activation_observer(settings: QuantizationSettings) -> Any:
+    """Return what makes the observers of activations, as a `QuantizationSpec` takes it."""
+    symmetric = settings.activation_symmetry == "symmetric"
+    power_of_two = settings.power_of_two_scales
+    observers: dict[str, Any] = {
+        "min-max": ActivationExtremes,
+        "moving-average": ActivationAverage,
+        "histogram": ActivationHistogram,
+    }
+    choices: dict[str, Callable[[Histogram], Range]] = {
+        "percentile": partial(percentile_range, percentile=settings.activation_percentile),
+        "mse": partial(least_squares_range, symmetric=symmetric, power_of_two=power_of_two),
+        "entropy": partial(entropy_range, symmetric=symmetric),
+    }
+    name = settings.activation_observer
+    if name in choices:
+        return ActivationRange.with_args(eps=_EPS, power_of_two=power_of_two, choose=choices[name])
+    return observers[name].with_args(eps=_EPS, power_of_two=power_of_two)
 
 
-class WeightRange(MinMaxObserver):  # type: ignore[misc]
-    """torchao's range of a weight with one scale; a weight does not change, so it is measured once."""
-
-    min_val: torch.Tensor
-
-    def forward(self, x_orig: torch.Tensor) -> torch.Tensor:
-        """Measure a weight when it is seen first."""
-        if not torch.isfinite(self.min_val):
-            super().forward(x_orig)
-        return x_orig
-
-
-class WeightChannelRanges(PerChannelMinMaxObserver):  # type: ignore[misc]
-    """torchao's ranges of a weight with a scale for each channel, measured once."""
-
-    min_val: torch.Tensor
-
-    def forward(self, x_orig: torch.Tensor) -> torch.Tensor:
-        """Measure a weight when it is seen first."""
-        if not self.min_val.numel():
-            super().forward(x_orig)
-        return x_orig
-
-
-def count_bins(values: torch.Tensor, bins: int, low: float, high: float) -> torch.Tensor:
-    """Return how many float32 values lie in each of `bins` equal parts of [low, high], as float32.
-
-    The same as `torch.histc(values, bins, low, high)`, which searches value by value. `bins` is a power of
-    two, so that dividing by a part's width is to the bit what `histc` does: times `bins`, then divided by
-    the range.
-    """
-    width = c_float(high - low).value / bins
-    counts = torch.zeros(bins + 1, dtype=torch.int64)
-    for chunk in torch.split(values.flatten(), _CHUNK):
-        positions = (chunk - low).div_(width).to(torch.int32)
-        counts += torch.bincount(positions, minlength=bins + 1)
-    counts[bins - 1] += counts[bins]  # the last part includes its upper end
-    return counts[:bins].to(torch.float32)
+def weight_observer(settings: QuantizationSettings) -> Any:
+    """Return what makes the observers of weights."""
+    observer = WeightChannelRanges if settings.weight_granularity == "per-channel" else WeightRange
+    least_squares = settings.weight_observer == "mse"
+    return observer.with_args(
+        eps=_EPS, power_of_two=settings.power_of_two_scales, least_squares=least_squares
+    )

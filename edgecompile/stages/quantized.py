@@ -137,7 +137,7 @@ def quantized_program(
         rewritten_key,
         data.digest,
         settings.scheme,
-        settings.activation_observer,
+        settings.statistics,
         str(settings.calibration_samples),
     )
 
