@@ -138,6 +138,12 @@ class InvalidConfigError(EdgecompileError):
     code = "invalid-config"
 
 
+class InvalidQuantizationError(EdgecompileError):
+    """`--quantization`, or the config's table, says what the target's own table could not."""
+
+    code = "invalid-quantization"
+
+
 class InvalidModelSpecError(EdgecompileError):
     """MODEL is none of file.py:function, package.module:function, file.pt2."""
 

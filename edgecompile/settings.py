@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,6 +46,7 @@ class Options:
     output: str | None = None
     cache: bool | None = None
     jobs: Annotated[int, Field(ge=0)] | None = None
+    quantization: Mapping[str, Any] | None = None
 
 
 DEFAULTS = Options(
@@ -68,6 +69,7 @@ class BuildSettings:
         output: The folder that gets one folder for each target.
         cache: Whether results are kept for later builds, and those of earlier ones used.
         jobs: The most processes that lower at once; 0 for as many as CPUs and memory allow.
+        quantization: What is said instead of the targets' tables of this name; all keys exist there.
         origins: Where each of the settings comes from, by its name on the command line.
     """
 
@@ -82,6 +84,7 @@ class BuildSettings:
     output: Path = Path("build")
     cache: bool = True
     jobs: int = 0
+    quantization: tuple[Setting, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def own_settings(self) -> tuple[Setting, ...]:
@@ -99,17 +102,18 @@ class BuildSettings:
             "cache": self.cache,
             "jobs": self.jobs,
         }
-        return tuple(
+        own = (
             Setting(name=name, value=value, origin=self.origins.get(name, "default"))
             for name, value in values.items()
         )
+        return (*own, *self.quantization)
 
     def plan(self) -> tuple[Setting, ...]:
         """Return what `--plan` prints: the settings of this build and of each of its targets."""
         of_targets = (
             replace(setting, name=f"{name}: {setting.name}")
             for name in self.targets
-            for setting in target_settings(name)
+            for setting in target_settings(name, self.quantization)
         )
         return (*self.own_settings(), *of_targets)
 
@@ -129,12 +133,14 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
     chosen: dict[str, Any] = {}
     origins = {"model": "argument"}
     for option in dataclasses.fields(Options):
+        if option.name == "quantization":
+            continue  # Its keys may come from several sources.
         flag = option.name.replace("_", "-")
         for origin, layer in layers:
             value = getattr(layer, option.name)
             if value is not None:
                 chosen[option.name] = value
-                origins[flag] = f"flag --{flag}" if origin == "flag" else origin
+                origins[flag] = _origin(origin, flag)
     with problems.collecting():
         _take_target_of_device(chosen, origins)
     settings = BuildSettings(
@@ -149,6 +155,7 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
         output=Path(chosen["output"]),
         cache=chosen["cache"],
         jobs=chosen["jobs"],
+        quantization=_overrides(layers),
         origins=origins,
     )
     _check(settings, problems)
@@ -175,6 +182,20 @@ def _take_target_of_device(chosen: dict[str, Any], origins: dict[str, str]) -> N
             expected=device.target,
             hint="leave out the target: the device says it",
         )
+
+
+def _overrides(layers: Sequence[tuple[str, Options]]) -> tuple[Setting, ...]:
+    """Return what the sources say of quantization, key by key."""
+    said = {}
+    for origin, layer in layers:
+        for key, value in (layer.quantization or {}).items():
+            name = f"quantization.{key}"
+            said[name] = Setting(name=name, value=value, origin=_origin(origin, "quantization"))
+    return tuple(said.values())
+
+
+def _origin(layer: str, flag: str) -> str:
+    return f"flag --{flag}" if layer == "flag" else layer
 
 
 def _read_config(path: Path) -> Options:
@@ -210,7 +231,7 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
         )
     for name in settings.targets:
         with problems.collecting():
-            known = load_target(name).formats
+            known = load_target(name, settings.quantization).formats
             for wrong in (format_name for format_name in settings.formats if format_name not in known):
                 problems.add(UnknownFormatError(wrong, known, where=f"target {name}"))
     if settings.precision == "int8" and settings.calibration is None:

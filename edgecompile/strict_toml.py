@@ -40,7 +40,10 @@ def read_toml(path: Path, error: type[EdgecompileError]) -> dict[str, Any]:
 
 
 def parse(
-    schema: type[T], data: Mapping[str, Any], error: type[EdgecompileError], locate: Callable[[str], Path]
+    schema: type[T],
+    data: Mapping[str, Any],
+    error: type[EdgecompileError],
+    locate: Callable[[str], Path | str],
 ) -> T:
     """Return `data` as an instance of the dataclass `schema`.
 
@@ -48,7 +51,7 @@ def parse(
         schema: A frozen dataclass, it and its parts decorated by `with_config(STRICT)`.
         data: What the file (or several, merged) holds.
         error: The class of every problem.
-        locate: Gives the file that holds a dotted key.
+        locate: Gives the file that holds a dotted key, or what else says it.
 
     Raises:
         EdgecompileError: Of class `error`, or `ConfigurationErrors` if there are several problems.
@@ -66,7 +69,7 @@ def parse(
 
 
 def _problem(
-    schema: type, detail: ErrorDetails, error: type[EdgecompileError], locate: Callable[[str], Path]
+    schema: type, detail: ErrorDetails, error: type[EdgecompileError], locate: Callable[[str], Path | str]
 ) -> EdgecompileError:
     """Return one of pydantic's findings in our own shape."""
     place = detail["loc"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgecompile.cli.options import json_option, traceback_option
+from edgecompile.cli.options import KeyValue, json_option, traceback_option
 from edgecompile.errors import UsageError
 
 
@@ -20,6 +20,12 @@ from edgecompile.errors import UsageError
 @click.option("--calibration", metavar="DATA", help="Typical inputs, to choose the quantization ranges.")
 @click.option("--evaluation", metavar="DATA", help="Other inputs, to measure quality on.")
 @click.option("--precision", type=click.Choice(["int8", "fp32"]), help="Default: int8.")
+@click.option(
+    "--quantization",
+    type=KeyValue(),
+    multiple=True,
+    help="Instead of what the targets' tables of that name say; may be repeated.",
+)
 @click.option("--dynamic-batch/--no-dynamic-batch", default=None, help="Take any batch size.")
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML with these options as keys."
@@ -47,6 +53,7 @@ def command(
 
     # click gives () for a repeatable option that was not used; "not said" is None.
     said = {name: None if value == () else value for name, value in flags.items()}
+    said["quantization"] = dict(flags["quantization"])
     if all_targets:
         said["target"] = _all_targets(said)
     settings = resolve(model, Options(**said), config)

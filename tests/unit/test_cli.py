@@ -70,6 +70,8 @@ def test_version_and_bare_call(capsys):
         (["build"], "Missing argument 'MODEL'", "`edgecompile build --help`"),
         (["build", "x", "--target"], "Option '--target' requires an argument", "build --help"),
         (["build", "x", "--precision", "int4"], "'int4' is not one of 'int8', 'fp32'", "build --help"),
+        (["build", "x", "--quantization", "bits"], "'bits' is not KEY=VALUE", "build --help"),
+        (["build", "x", "--quantization", "=8"], "'=8' is not KEY=VALUE", "build --help"),
         (["validate", "x", "--on", "emulater"], "there is no place 'emulater'", "did you mean 'emulator'?"),
         (["devices", "pixel-6", "--attached"], "--attached lists what adb sees", "--on adb:SERIAL"),
         (["targets", "a", "b"], "unexpected extra argument", "targets --help"),
@@ -149,6 +151,31 @@ def test_plan_builds_nothing(model, stub, capsys):
     document = json.loads(capsys.readouterr().out)
     assert {"name": "precision", "value": "fp32", "origin": "flag --precision"} in document["plan"]
     assert document["stages"][0] == {"stage": "capture", "reused": True}
+
+
+def test_quantization_takes_numbers_booleans_and_words(model, stub, capsys):
+    stub("edgecompile.compile", "plan", lambda settings: [])
+    said = {
+        "weight_bits": 7,
+        "activation_percentile": 99.5,
+        "power_of_two_scales": True,
+        "weight_observer": "mse",
+    }
+    words = [word for key, value in said.items() for word in ("--quantization", f"{key}={_word(value)}")]
+    assert _build(model, "--plan", "--json", "--quantization", "weight_bits=3", *words) == 0
+    rows = json.loads(capsys.readouterr().out)["plan"]
+    for place in ("", "linux-arm64: "):
+        found = {row["name"]: (row["value"], row["origin"]) for row in rows}
+        for key, value in said.items():
+            assert found[f"{place}quantization.{key}"] == (value, "flag --quantization")
+    assert _build(model, "--plan", "--quantization", "weight_bit=7") == 2
+    printed = capsys.readouterr().err
+    assert "error[invalid-quantization]: unknown key 'weight_bit'" in printed
+    assert "did you mean 'weight_bits'?" in printed
+
+
+def _word(value):
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def test_all_targets(model, stub, capsys):

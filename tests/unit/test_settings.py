@@ -1,9 +1,12 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
-from edgecompile.errors import ConfigurationErrors, EdgecompileError
+from edgecompile.errors import ConfigurationErrors, EdgecompileError, InvalidQuantizationError
 from edgecompile.settings import Options, resolve
+from edgecompile.target import QuantizationSettings, load_target
 
 FP32 = Options(target=("linux-arm64",), precision="fp32")
 
@@ -147,6 +150,80 @@ def test_a_device_of_the_command_line_wins_over_a_target_of_the_config(model, tm
     assert _codes(model, FP32, config) == ["device-target-mismatch"]
     config.write_text('device = "pixel-6"\ntarget = ["ios-arm64"]\n')
     assert _codes(model, Options(precision="fp32"), config) == ["device-target-mismatch"]
+
+
+def _quantized(model, quantization, config=None):
+    return resolve(
+        model, Options(target=("linux-arm64",), calibration="data", quantization=quantization), config
+    )
+
+
+def test_quantization_comes_key_by_key_from_target_config_and_flags(model, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text("[quantization]\nweight_bits = 7\nactivation_percentile = 100\n")
+    settings = _quantized(model, {"weight_bits": 6, "activation_observer": "percentile"}, config)
+    own = {setting.name: (setting.value, setting.origin) for setting in settings.own_settings()}
+    assert own["quantization.weight_bits"] == (6, "flag --quantization")
+    assert own["quantization.activation_percentile"] == (100, f"config {config}")
+    assert "quantization.scheme" not in own
+    plan = {setting.name: (setting.value, setting.origin) for setting in settings.plan()}
+    assert plan["linux-arm64: quantization.weight_bits"] == (6, "flag --quantization")
+    assert plan["linux-arm64: quantization.activation_percentile"] == (100, f"config {config}")
+    assert plan["linux-arm64: quantization.calibration_samples"] == (128, "target _defaults.toml")
+    resolved = load_target("linux-arm64", settings.quantization).quantization
+    assert (resolved.weight_bits, resolved.activation_observer) == (6, "percentile")
+    assert resolved == dataclasses.replace(
+        load_target("linux-arm64").quantization,
+        weight_bits=6,
+        activation_observer="percentile",
+        activation_percentile=100,
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected", "guess"),
+    [
+        ("activation_observer", "minmax", "'min-max', 'moving-average', 'percentile'", "min-max"),
+        ("weight_observer", "entropy", "'min-max' or 'mse'", None),
+        ("activation_symmetry", "symetric", "'affine' or 'symmetric'", "symmetric"),
+        ("power_of_two_scales", "yes", "boolean", None),
+        ("weight_bits", 9, "less than or equal to 8", None),
+        ("weight_bits", 7.5, "integer", None),
+        ("activation_percentile", 49.9, "greater than or equal to 50", None),
+        ("activation_percentile", 100.1, "less than or equal to 100", None),
+        ("calibration_samples", [3], "integer", None),
+    ],
+)
+def test_a_wrong_value_of_quantization_says_what_is_expected(model, key, value, expected, guess):
+    with pytest.raises(InvalidQuantizationError) as caught:
+        _quantized(model, {key: value})
+    lines = caught.value.lines
+    assert expected in lines["expected"] and lines["found"] == json.dumps(value)
+    assert lines["where"] == f"flag --quantization: quantization.{key}"
+    assert lines.get("hint") == (f"did you mean {guess!r}?" if guess else None)
+
+
+def test_an_unknown_key_of_quantization_lists_those_that_exist(model, tmp_path):
+    config = tmp_path / "c.toml"
+    config.write_text("[quantization]\nweight_bit = 7\n")
+    with pytest.raises(InvalidQuantizationError) as caught:
+        _quantized(model, None, config)
+    lines = caught.value.lines
+    assert lines["where"] == f"config {config}: quantization.weight_bit"
+    assert lines["known"].split(", ") == [item.name for item in dataclasses.fields(QuantizationSettings)]
+    assert lines["hint"] == "did you mean 'weight_bits'?"
+
+
+def test_all_wrong_quantization_is_shown_once_for_all_targets(model, tmp_path):
+    (tmp_path / "c.toml").write_text("quantization = 3\n")
+    targets = ("linux-arm64", "ios-arm64")
+    flags = Options(target=targets, quantization={"weight_bits": "7", "scale": 1})
+    assert _codes(model, flags, tmp_path / "c.toml") == [
+        "invalid-config",
+        "invalid-quantization",
+        "invalid-quantization",
+        "calibration-required",
+    ]
 
 
 def test_an_unknown_device_is_the_only_problem(model):
