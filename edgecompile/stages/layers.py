@@ -54,11 +54,12 @@ def layer_quality(
         from edgecompile.layer_quality import layer_report
         from edgecompile.quantize.measure_layers import measure_layers
 
-        if program.value().precision == "fp32":
+        quantized = program.value()
+        if quantized.precision == "fp32":
             return layer_report((), 0)
+        exported, samples = in_float.value().exported, spread(data.value().samples, count)
         cache.progress.start(label)
-        samples = spread(data.value().samples, count)
-        report = measure_layers(program.value(), in_float.value().exported, samples)
+        report = measure_layers(quantized, exported, samples)
         cache.progress.finish(report.fall_text())
         return report
 
