@@ -49,7 +49,7 @@ PLAIN = "plain ExecuTorch .pte"
 FORMATS = {"edgecompile .pte": ("pte",), "edgecompile .pte .ptl .onnx": ("pte", "ptl", "onnx")}
 
 
-_PROOF = ("float model", "reference", "run ", "goldens", "write")
+_PROOF = ("float model", "layers", "reference", "run ", "goldens", "write")
 
 
 class Clock:

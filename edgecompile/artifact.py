@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, with_config
 
-from edgecompile.errors import AlteredFileError, InvalidManifestError, NotABundleError
+from edgecompile.errors import AlteredFileError, InvalidManifestError, InvalidReportError, NotABundleError
 from edgecompile.program import Declined, Precision
 from edgecompile.strict_toml import STRICT, parse
 
 MANIFEST = "manifest.json"
 PROGRAM, CONSTANTS = "program.json", "program.npz"
+REPORT = "report.json"
 SCHEMA_VERSION: Literal[1] = 1
 _OWN_DIGEST = "sha256"  # of the manifest itself, without this key
 
@@ -131,8 +132,19 @@ class Bundle:
         return self.read("report.txt").decode()
 
     def report_dict(self) -> dict[str, Any]:
-        """Return report.json."""
-        report: dict[str, Any] = json.loads(self.read("report.json"))
+        """Return report.json.
+
+        Raises:
+            AlteredFileError: The file is missing, or its SHA-256 is not the manifest's.
+            InvalidReportError: It is not a JSON object.
+        """
+        where = str(self.path / REPORT)
+        try:
+            report = json.loads(self.read(REPORT))
+        except (ValueError, RecursionError) as error:
+            raise InvalidReportError(f"the report cannot be read as JSON: {error}", where=where) from error
+        if not isinstance(report, dict):
+            raise InvalidReportError("the report is not a JSON object", where=where)
         return report
 
     def read(self, name: str) -> bytes:

@@ -20,8 +20,9 @@ from edgecompile.stage_cache import Result, ResultChangedError, StageCache
 from edgecompile.stages.bundle_files import BundleFiles, bundle_files
 from edgecompile.stages.captured import captured_program, input_specs_of
 from edgecompile.stages.emitted import Lowering
+from edgecompile.stages.layers import layer_quality
 from edgecompile.stages.quality import float_outputs, quality
-from edgecompile.stages.quantized import quantized_program
+from edgecompile.stages.quantized import float_program, quantized_program
 from edgecompile.stages.samples import noise, samples_of
 from edgecompile.target import Target, load_target
 
@@ -62,12 +63,17 @@ def _compile(
     with workers_for(cache, _emitters(settings, targets), captured, jobs=settings.jobs) as workers:
         calibration, evaluation = _data(cache, captured, settings)
         floats = float_outputs(cache, captured, evaluation)
-        programs = [
-            quantized_program(
-                cache, captured, calibration=calibration, target=target, precision=settings.precision
+        programs, layers = [], []
+        for target in targets:
+            in_float = float_program(cache, captured, target)
+            program = quantized_program(
+                cache, in_float, calibration=calibration, target=target, precision=settings.precision
             )
-            for target in targets
-        ]
+            programs.append(program)
+            layers.append(
+                layer_quality(cache, program=program, in_float=in_float, data=evaluation, target=target)
+            )
+            in_float.drop()
         captured.drop()  # from here on the weights are those of the programs
         lowerings = [
             [
@@ -79,7 +85,7 @@ def _compile(
         artifacts = lower_all(cache, lowerings, workers)
 
     made = []
-    for target, program, own in zip(targets, programs, artifacts, strict=True):
+    for target, program, measured, own in zip(targets, programs, layers, artifacts, strict=True):
         rows = quality(cache, program=program, artifacts=own, data=evaluation, floats=floats, target=target)
         files = bundle_files(
             cache,
@@ -88,6 +94,7 @@ def _compile(
             data=evaluation,
             floats=floats,
             rows=rows,
+            layers=measured,
             target=target,
         )
         made.append((target, files, own))

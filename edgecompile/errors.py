@@ -240,6 +240,12 @@ class InvalidManifestError(EdgecompileError):
     code = "invalid-manifest"
 
 
+class InvalidReportError(EdgecompileError):
+    """A bundle's report.json that is damaged, or of a version that did not measure what is asked for."""
+
+    code = "invalid-report"
+
+
 class UnknownCpuError(UnknownNameError):
     """A CPU model that the emulator cannot emulate."""
 

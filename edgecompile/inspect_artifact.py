@@ -9,7 +9,9 @@ from pathlib import Path
 
 from edgecompile.errors import EngineFailedError, NotABundleError, UnreadableArtifactError
 from edgecompile.executed_graph import executed_operators
-from edgecompile.inspection_text import render
+from edgecompile.inspection_text import WIDTH, render
+from edgecompile.layer_quality import LayerReport, read_layer_report
+from edgecompile.layer_text import layer_text
 from edgecompile.readers.contents import ArtifactContents
 
 MANIFEST = "manifest.json"
@@ -30,32 +32,49 @@ class InspectedArtifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """The artifacts of a bundle, or one bare artifact."""
+    """The artifacts of a bundle, or one bare artifact.
+
+    Attributes:
+        layers: How good each layer of a bundle's program is, where that was asked for.
+    """
 
     artifacts: tuple[InspectedArtifact, ...]
+    layers: LayerReport | None = None
 
-    def text(self, layers: bool = False) -> str:
-        """Return one block per artifact for a terminal 110 columns wide, without colours.
+    def text(self, *, layers: bool = False, width: int = WIDTH) -> str:
+        """Return one block per artifact for a terminal, without colours.
 
         Args:
-            layers: Add a table with one row per layer.
+            layers: Add a table with one row per layer: of a bundle's program, or of a bare artifact.
+            width: Of the terminal, in columns.
         """
-        return "\n".join(
-            render(artifact.name, artifact.contents, artifact.notes, layers=layers)
+        of_artifact = layers and self.layers is None
+        blocks = [
+            render(artifact.name, artifact.contents, artifact.notes, layers=of_artifact, width=width)
             for artifact in self.artifacts
-        )
+        ]
+        if layers and self.layers is not None:
+            blocks.append(layer_text(self.layers, width))
+        return "\n".join(blocks)
 
     def to_dict(self) -> dict[str, object]:
         """Return the same, with every layer, as JSON's types (no infinity: an open bound is null)."""
-        return {"artifacts": [_artifact_dict(artifact) for artifact in self.artifacts]}
+        layers = {} if self.layers is None else {"layers": self.layers.to_dict()}
+        return {"artifacts": [_artifact_dict(artifact) for artifact in self.artifacts], **layers}
 
 
-def inspect(path: Path) -> Inspection:
+def inspect(path: Path, *, layers: bool = False) -> Inspection:
     """Read an artifact, or every artifact of a bundle, without loading any into its engine.
 
     The exception is ONNX Runtime, which is asked, in a process of its own, for the graph that it executes.
 
+    Args:
+        path: The file of an artifact, or the folder of a bundle.
+        layers: Of a bundle, also read how good each layer is.
+
     Raises:
+        InvalidReportError: If that is not in the report, or damaged.
+        AlteredFileError: If the report is not the one that was built.
         NotABundleError: If there is nothing at `path`, or it is a folder without a manifest.
         UnreadableArtifactError: If an artifact is damaged or of no known format.
     """
@@ -67,10 +86,12 @@ def inspect(path: Path) -> Inspection:
             expected=f"a folder with a {MANIFEST}, or a .pte, .ptl or .onnx file",
             hint="`edgecompile build` writes one bundle a target, to OUTPUT/<target>/",
         )
-    from edgecompile.artifact import load_bundle
+    from edgecompile.artifact import REPORT, load_bundle
 
     bundle = load_bundle(path)
-    return Inspection(artifacts=tuple(_inspect_file(path / artifact.path) for artifact in bundle.artifacts))
+    found = read_layer_report(bundle.report_dict(), path / REPORT) if layers else None
+    artifacts = tuple(_inspect_file(path / artifact.path) for artifact in bundle.artifacts)
+    return Inspection(artifacts=artifacts, layers=found)
 
 
 def detect_format(data: bytes, suffix: str = "") -> str | None:

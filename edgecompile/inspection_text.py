@@ -17,11 +17,13 @@ LONGEST_TEXT = 2000
 NUMBERS = frozenset({"KB", "scale", "zero"})
 
 
-def render(name: str, contents: ArtifactContents, notes: Sequence[str], *, layers: bool) -> str:
+def render(
+    name: str, contents: ArtifactContents, notes: Sequence[str], *, layers: bool, width: int = WIDTH
+) -> str:
     """Return the artifact's block: a summary and, with `layers`, one row per layer."""
     file = io.StringIO()
-    console = Console(file=file, width=WIDTH, color_system=None, highlight=False, emoji=False)
-    console.print(_plain(f"{name}  ({contents.format}, runs in {contents.engine})"))
+    console = Console(file=file, width=width, color_system=None, highlight=False, emoji=False)
+    console.print(plain(f"{name}  ({contents.format}, runs in {contents.engine})"))
     console.print(_summary(contents, notes))
     if layers:
         console.print(_layer_table(contents.layers, with_where=bool(contents.delegates)))
@@ -53,7 +55,7 @@ def _summary(contents: ArtifactContents, notes: Sequence[str]) -> Table:
         rows.append(("run on this CPU", f"{executed}: {_counts(contents.optimized_operators)}"))
     rows += [("note", note) for note in notes]
     for label, text in rows:
-        table.add_row(_plain(f"  {label}"), _plain(text))
+        table.add_row(plain(f"  {label}"), plain(text))
     return table
 
 
@@ -75,11 +77,11 @@ def _layer_table(layers: Sequence[LayerInfo], with_where: bool) -> Table:
         number = title in NUMBERS
         table.add_column(title, justify="right" if number else "left", overflow="fold", no_wrap=number)
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*map(_plain, row))
+        table.add_row(*map(plain, row))
     return table
 
 
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
     """Return text that cannot steer or flood the terminal: an artifact's names may hold anything."""
     shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " \N{HORIZONTAL ELLIPSIS}"
     return Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown))

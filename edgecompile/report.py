@@ -15,6 +15,7 @@ from rich.text import Text
 from edgecompile.artifact import Artifact
 from edgecompile.compare import Closeness
 from edgecompile.evaluate import Quality
+from edgecompile.layer_quality import LayerReport
 from edgecompile.program import Declined, QuantizedProgram
 from edgecompile.quantize.layers import quantized_layers
 from edgecompile.text_table import render, table
@@ -27,6 +28,7 @@ class Report:
     Attributes:
         artifacts: What was emitted.
         declined: What each format runs slower than it could, and why.
+        layers: How good each layer is.
         samples: How many samples the quality was measured on.
         data: Where these come from.
     """
@@ -36,6 +38,7 @@ class Report:
     artifacts: tuple[Artifact, ...]
     declined: dict[str, tuple[Declined, ...]]
     quality: tuple[Quality, ...]
+    layers: LayerReport
     samples: int
     data: str
 
@@ -57,6 +60,8 @@ class Report:
         missed = [f"  {row.name}: {text}" for row in self.quality for text in row.missed]
         if missed:
             parts.append("thresholds of the target that are missed\n" + "\n".join(missed) + "\n")
+        if self.layers.first_fall is not None:
+            parts.append(self.layers.fall_text() + "\n")
         why_not = self.why_not()
         if why_not:
             parts += ["not done, and why\n", render(_why_not_table(why_not))]
@@ -82,6 +87,7 @@ class Report:
                 for item in self.artifacts
             ],
             "quality": [quality_dict(row) for row in self.quality],
+            "layers": self.layers.to_dict(),
             "steps": [dataclasses.asdict(step) for step in self.program.steps],
             "why_not": [{"stage": stage, **dataclasses.asdict(row)} for stage, row in self.why_not()],
         }

@@ -222,6 +222,21 @@ class StageCache:
         self._results.pop((stage.name, key), None)
         return value
 
+    def unwritten(self, stage: str, key: str, make: Callable[[], T], *, size_bytes: int) -> Result[T]:
+        """Return a result that is never written: it is made when it is asked for, and again after `drop`.
+
+        Args:
+            stage: What makes it.
+            key: The digest of all that it depends on; it stands for what the result is as well.
+            make: Makes it, always the same.
+            size_bytes: About what it takes in memory.
+        """
+        known = self._results.get((stage, key))
+        if known is None:
+            entry = Entry(stage=stage, key=key, digest=key, size_bytes=size_bytes, summary={})
+            known = self._results[stage, key] = Result(entry, make)
+        return known
+
     def unknown(self, stage: str, key: str) -> Result[Any]:
         """Return what stands for a result that a dry run does not make: nothing is made from it yet."""
         entry = Entry(stage=stage, key=key, digest=f"not made: {key}", size_bytes=0, summary={"spec": ""})

@@ -109,6 +109,7 @@ class ValidationSettings:
         min_share_within_steps: The share of a layer's output elements, 0 to 1, that must be within
             `max_step_error`.
         goldens: How many golden inputs a bundle carries.
+        layer_samples: The most samples that layers are compared with float on, evenly spaced over the data.
     """
 
     max_sqnr_loss_db: Annotated[float, Field(ge=0)]
@@ -117,6 +118,7 @@ class ValidationSettings:
     max_step_error: Annotated[int, Field(ge=0)]
     min_share_within_steps: Annotated[float, Field(ge=0, le=1)]
     goldens: Annotated[int, Field(ge=1)]
+    layer_samples: Annotated[int, Field(ge=1)]
 
 
 @with_config(STRICT)

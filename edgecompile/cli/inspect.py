@@ -11,16 +11,16 @@ from edgecompile.cli.options import json_option, traceback_option
 
 @click.command("inspect")
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--layers", is_flag=True, help="List every operator instead of counts.")
+@click.option("--layers", is_flag=True, help="List every layer: how good it is, or what an artifact has.")
 @json_option
 @traceback_option
 def command(path: Path, layers: bool, as_json: bool) -> None:
     """Show the operators, delegation, sizes, quantization, inputs and outputs of PATH."""
-    from edgecompile.cli.output import print_json
+    from edgecompile.cli.output import print_json, terminal_width
     from edgecompile.inspect_artifact import inspect
 
-    inspection = inspect(path)
+    inspection = inspect(path, layers=layers)
     if as_json:
         print_json(inspection.to_dict())
     else:
-        click.echo(inspection.text(layers=layers))
+        click.echo(inspection.text(layers=layers, width=terminal_width()))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers quantized_decomposed
 from torch.export import ExportedProgram
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from edgecompile.graph_edit import operator_name, shape_of, source_line
 
@@ -227,3 +227,19 @@ def multiply_accumulates(layer: QuantizedLayer) -> int:
         return 0
     outputs = math.prod(int(size) for size in shape_of(layer.compute))
     return outputs * math.prod(layer.weights.weight.shape[1:])
+
+
+def computing_nodes(graph: Graph) -> list[Node]:
+    """Return what computes tensors; its order survives annotation, conversion and the second capture."""
+    quantization = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_PER_CHANNEL)
+    return [
+        node
+        for node in graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload) and node.target not in quantization
+        if isinstance(node.meta.get("val"), torch.Tensor)
+    ]
+
+
+def described(node: Node) -> str:
+    """Return what a report calls an operator that stays in float: `softmax (softmax_1)`."""
+    return f"{operator_name(node)} ({node.name})"

@@ -57,6 +57,10 @@ class Reference:
         """
         return self._run(inputs, self._arithmetics[:1], observe)[self._arithmetics[0]]
 
+    def compute(self, layer: QuantizedLayer, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Return one layer's int8 output for int8 inputs of its own, in the one arithmetic, or the first."""
+        return self._layer_at[layer.output].compute(inputs, self._arithmetics[0])
+
     def run_each(self, inputs: Sequence[torch.Tensor]) -> Mapping[Arithmetic, Outputs]:
         """Run the program in every arithmetic; what they have in common is computed once."""
         return self._run(inputs, self._arithmetics, None)
@@ -107,14 +111,19 @@ class Reference:
 
 def quantize_tensor(value: torch.Tensor, parameters: QuantizationParameters) -> torch.Tensor:
     """Quantize as the engines do: multiply by the float32 reciprocal, round half to even."""
+    steps = unclamped_steps(value, parameters)
+    return steps.clamp_(parameters.quant_min, parameters.quant_max).to(torch.int8)
+
+
+def unclamped_steps(value: torch.Tensor, parameters: QuantizationParameters) -> torch.Tensor:
+    """Return the nearest integers as float32, those outside the quantized range too."""
     reciprocal = torch.tensor(1.0, dtype=torch.float32) / torch.tensor(parameters.scale, dtype=torch.float32)
-    rounded = torch.round(value * reciprocal) + parameters.zero_point
-    return rounded.clamp(parameters.quant_min, parameters.quant_max).to(torch.int8)
+    return (value * reciprocal).round_().add_(parameters.zero_point)
 
 
 def dequantize_tensor(value: torch.Tensor, parameters: QuantizationParameters) -> torch.Tensor:
     """Return the real value in float32."""
-    return (value.to(torch.float32) - parameters.zero_point) * parameters.scale
+    return value.to(torch.float32, copy=True).sub_(parameters.zero_point).mul_(parameters.scale)
 
 
 def _equal(left: Any, right: Any) -> bool:

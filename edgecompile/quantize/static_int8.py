@@ -12,24 +12,18 @@ from operator import attrgetter
 import torch
 from torch.ao.quantization.fx.utils import assert_and_get_unique_device
 from torch.export import ExportedProgram
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 from torchao.quantization.pt2e import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.utils import _assert_and_get_unique_device
 
 from edgecompile.dataset import Dataset
-from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
+from edgecompile.graph_edit import ProgramEditor, source_line
 from edgecompile.lift import lift
 from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, StepRecord
 from edgecompile.progress import Progress
 from edgecompile.quantize.annotate import EdgeQuantizer
-from edgecompile.quantize.layers import (
-    DEQUANTIZE,
-    DEQUANTIZE_PER_CHANNEL,
-    QUANTIZE,
-    constants_of,
-    quantized_layers,
-)
+from edgecompile.quantize.layers import computing_nodes, constants_of, described, quantized_layers
 from edgecompile.target import QuantizationSettings
 
 
@@ -70,7 +64,7 @@ def prepare(program: CapturedProgram, settings: QuantizationSettings) -> Prepare
     quantizer = EdgeQuantizer(settings)
     with _quiet():
         model = program.exported.module(check_guards=False)
-        names = [node.name for node in _computing(model.graph)]
+        names = [node.name for node in computing_nodes(model.graph)]
         prepared = prepare_pt2e(model, quantizer)
     return Prepared(program=program, model=prepared, names=names, declined=quantizer.declined)
 
@@ -181,7 +175,7 @@ def _in_float(exported: ExportedProgram, names: list[str], declined: dict[str, s
     """
     inside = {node for layer in quantized_layers(exported) for node in layer.nodes}
     rows = []
-    nodes = _computing(exported.graph)
+    nodes = computing_nodes(exported.graph)
     if len(nodes) != len(names):  # The conversion computed something once and for all.
         names = [node.name for node in nodes]
     for node, name in zip(nodes, names, strict=True):
@@ -189,17 +183,5 @@ def _in_float(exported: ExportedProgram, names: list[str], declined: dict[str, s
         if reason is None and node not in inside:
             reason = "its value is used both before and after its activation, or by an operator in float"
         if reason is not None:
-            what = f"{operator_name(node)} ({node.name})"
-            rows.append(Declined(what=what, where=source_line(node), reason=reason))
+            rows.append(Declined(what=described(node), where=source_line(node), reason=reason))
     return rows
-
-
-def _computing(graph: Graph) -> list[Node]:
-    """Return what computes tensors; its order survives annotation, conversion and the second capture."""
-    quantization = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_PER_CHANNEL)
-    return [
-        node
-        for node in graph.nodes
-        if isinstance(node.target, torch._ops.OpOverload) and node.target not in quantization
-        if isinstance(node.meta.get("val"), torch.Tensor)
-    ]

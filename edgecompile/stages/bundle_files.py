@@ -21,6 +21,7 @@ from edgecompile.stages.reads import tools
 if TYPE_CHECKING:
     from edgecompile.compare import Outputs
     from edgecompile.evaluate import Quality
+    from edgecompile.layer_quality import LayerReport
     from edgecompile.target import Target
 
 
@@ -105,6 +106,7 @@ def bundle_files(
     data: Result[Dataset],
     floats: Result[Outputs],
     rows: Result[tuple[Quality, ...]],
+    layers: Result[LayerReport],
     target: Target,
 ) -> Result[BundleFiles]:
     """Return the files of one target's bundle."""
@@ -126,6 +128,7 @@ def bundle_files(
                 for item in artifacts
             },
             quality=rows.value(),
+            layers=layers.value(),
             samples=len(samples),
             data=data.summary["spec"],
         )
@@ -158,6 +161,7 @@ def bundle_files(
         data.digest,
         data.summary["spec"],
         rows.digest,
+        layers.digest,
         str(target.validation.goldens),
         tools(),
     )

@@ -101,23 +101,13 @@ def _named(ranges: Ranges) -> dict[str, torch.Tensor]:
     return {f"{name}/{key}": tensor for name, state in ranges.items() for key, tensor in state.items()}
 
 
-def quantized_program(
-    cache: StageCache,
-    captured: Result[CapturedProgram],
-    *,
-    calibration: Result[Dataset] | None,
-    target: Target,
-    precision: Precision,
-) -> Result[QuantizedProgram]:
-    """Return the program as a target wants it.
-
-    Raises:
-        CalibrationRequiredError: INT8 without calibration data.
-    """
+def float_program(
+    cache: StageCache, captured: Result[CapturedProgram], target: Target
+) -> Result[CapturedProgram]:
+    """Return the float program that a target quantizes, or keeps: the captured one after the passes."""
     passes = [entry.name for entry in target.passes]
-    rewritten_key = digest("passes", captured.digest, tools(), json.dumps(passes))
 
-    def rewritten() -> CapturedProgram:
+    def make() -> CapturedProgram:
         from edgecompile.graph_pass import run_passes
 
         cache.progress.start(f"passes for {target.name}")
@@ -125,16 +115,36 @@ def quantized_program(
         cache.progress.finish(f"{len(program.exported.graph.nodes)} nodes")
         return program
 
+    key = digest("passes", captured.digest, tools(), json.dumps(passes))
+    return cache.unwritten("passes", key, make, size_bytes=captured.size_bytes)
+
+
+def quantized_program(
+    cache: StageCache,
+    in_float: Result[CapturedProgram],
+    *,
+    calibration: Result[Dataset] | None,
+    target: Target,
+    precision: Precision,
+) -> Result[QuantizedProgram]:
+    """Return a float program as a target wants it.
+
+    Raises:
+        CalibrationRequiredError: INT8 without calibration data.
+    """
     if precision == "fp32":
         return cache.result(
-            Quantized(), digest("keep-float", rewritten_key), lambda: _keep_float(rewritten()), "passes"
+            Quantized(),
+            digest("keep-float", in_float.key),
+            lambda: _keep_float(in_float.value()),
+            "passes",
         )
     if calibration is None:
         raise CalibrationRequiredError("INT8 needs calibration data")
     data, settings = calibration, target.quantization
     seen_key = digest(
         "calibrate",
-        rewritten_key,
+        in_float.key,
         data.digest,
         settings.scheme,
         settings.statistics,
@@ -144,7 +154,7 @@ def quantized_program(
     def make() -> QuantizedProgram:
         from edgecompile.quantize.static_int8 import calibrate, convert, prepare
 
-        prepared = prepare(rewritten(), settings)
+        prepared = prepare(in_float.value(), settings)
 
         def measure() -> Ranges:
             samples = spread(data.value().samples, settings.calibration_samples)

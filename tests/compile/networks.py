@@ -47,6 +47,21 @@ class Several(nn.Module):
         return {"scores": self.head(joined), "halves": (low * high, joined)}
 
 
+class Outlier(nn.Module):
+    """Two multiplications that make a large value huge, between convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem, self.head = nn.Conv2d(1, 1, 1, bias=False), nn.Conv2d(1, 2, 1)
+        nn.init.ones_(self.stem.weight)
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        squares = self.stem(picture)
+        squares = squares * squares
+        return self.head(squares * squares)
+
+
 class Sleepy(nn.Module):
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
         _sleep()
@@ -67,6 +82,18 @@ def large():
 
 def several():
     return Several().eval(), (torch.rand(1, 6), torch.rand(1, 4), torch.randint(0, 10, (1, 5)))
+
+
+def outlier():
+    return Outlier().eval(), (torch.rand(1, 1, 128, 128),)
+
+
+def spikes():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(5):
+        picture = torch.rand(1, 1, 128, 128, generator=generator)
+        picture[0, 0, 3, 3] = 4
+        yield picture
 
 
 def sleepy_module():

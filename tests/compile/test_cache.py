@@ -22,7 +22,7 @@ from edgecompile.settings import BuildSettings
 from edgecompile.stage_cache import StageCache
 from edgecompile.stages.captured import captured_program
 from edgecompile.stages.emitted import Lowering
-from edgecompile.stages.quantized import quantized_program
+from edgecompile.stages.quantized import float_program, quantized_program
 from edgecompile.target import load_target
 
 MODEL = """
@@ -185,6 +185,10 @@ def test_an_option_of_one_target_runs_what_depends_on_it_alone(project, monkeypa
         "write linux-x86-64",
     ]
     defaults = root / "targets/_defaults.toml"
+    defaults.write_text(defaults.read_text().replace("layer_samples = 4", "layer_samples = 3"))
+    said = built(project, *options, env=environment, cwd=root)
+    assert ran(said)[:2] == ["passes for linux-arm64", "layers of linux-arm64"]
+    assert all(stage.startswith(("goldens", "write")) for stage in ran(said)[2:])
     defaults.write_text(defaults.read_text().replace("weight_bits = 8", "weight_bits = 7"))
     said = built(project, *options, env=environment, cwd=root)
     assert "capture" not in ran(said) and "calibrate" not in ran(said) and "emit ptl" in ran(said)
@@ -275,7 +279,8 @@ def lowerings(tmp_path):
     settings = BuildSettings(model=f"{networks.__file__}:small", targets=("linux-arm64",), precision="fp32")
     target = load_target("linux-arm64")
     captured = captured_program(cache, settings)
-    program = quantized_program(cache, captured, calibration=None, target=target, precision="fp32")
+    in_float = float_program(cache, captured, target)
+    program = quantized_program(cache, in_float, calibration=None, target=target, precision="fp32")
     wanted = [Lowering(program=program, format=name, settings=target.emit[name]) for name in ("ptl", "onnx")]
     return cache, captured, wanted
 

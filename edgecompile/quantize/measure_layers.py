@@ -1,0 +1,224 @@
+"""How good each quantized layer is: the program side by side with the float program that it was made from.
+
+A layer's float value is that of its clamp, or of its computing node where it has none: what its quantize node
+would read if nothing were quantized before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node, map_arg
+
+from edgecompile.compare import sqnr_db
+from edgecompile.dataset import Sample
+from edgecompile.graph_edit import operator_name, source_line, user_input_names
+from edgecompile.layer_quality import LOWEST_SQNR_DB, LayerQuality, LayerReport, layer_report
+from edgecompile.program import QuantizedProgram
+from edgecompile.quantize.layers import (
+    DEQUANTIZE,
+    QUANTIZE,
+    QuantizationParameters,
+    QuantizedLayer,
+    computing_nodes,
+    constants_of,
+    described,
+)
+from edgecompile.quantize.reference import (
+    Reference,
+    dequantize_tensor,
+    quantize_tensor,
+    unclamped_steps,
+)
+
+_CONSTANT = "it does not depend on the model's inputs"
+# So many values at a time stay in a core's cache through the steps that compare them.
+_CHUNK = 1 << 16
+_Values = dict[Node, torch.Tensor]
+
+
+def measure_layers(
+    program: QuantizedProgram, in_float: ExportedProgram, samples: Sequence[Sample]
+) -> LayerReport:
+    """Return a row for each statically quantized layer and each operator in float.
+
+    One sample after another runs through the float program, the reference, and each layer alone in the
+    reference's arithmetic.
+
+    Args:
+        program: The quantized program.
+        in_float: The program that the quantizer saw.
+        samples: Inputs of the model.
+    """
+    reference = Reference(program.exported)
+    twins = _float_nodes(program.exported, in_float) if reference.layers else {}
+    tallies = {layer.compute: _Tally(layer) for layer in reference.layers if layer.compute in twins}
+
+    def compare(
+        values: _Values, layer: QuantizedLayer, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
+    ) -> None:
+        if layer.compute not in tallies:
+            return
+        own_inputs = [
+            # A constant is the same integers in both.
+            quantize_tensor(values[source], parameters) if source in values else value
+            for source, parameters, value in zip(
+                map(_real, layer.inputs), layer.input_parameters, inputs, strict=True
+            )
+        ]
+        own_output = reference.compute(layer, own_inputs)
+        tallies[layer.compute].add(values[layer.nodes[-1]], output, own_output)
+
+    measured = samples if tallies else ()
+    with torch.no_grad():
+        for sample in measured:
+            found = _run(in_float, sample.inputs)
+            values = {node: found[twin] for node, twin in twins.items()}
+            reference.run(sample.inputs, partial(compare, values))
+    return layer_report(_rows(program, reference.layers, tallies), len(measured))
+
+
+class _Tally:
+    """Adds up how one layer's outputs differ from float, over samples."""
+
+    def __init__(self, layer: QuantizedLayer) -> None:
+        self._layer = layer
+        self._signal = self._noise = self._own_noise = 0.0
+        self._minimum, self._maximum = math.inf, -math.inf
+        self._clipped = self._total = 0
+
+    def add(self, value: torch.Tensor, output: torch.Tensor, own_output: torch.Tensor) -> None:
+        """Count one sample: the float output, and the int8 ones of the program and of the layer alone."""
+        parts = (torch.split(tensor.flatten(), _CHUNK) for tensor in (value, output, own_output))
+        for part in zip(*parts, strict=True):
+            self._add(*part)
+
+    def _add(self, value: torch.Tensor, output: torch.Tensor, own_output: torch.Tensor) -> None:
+        if value.numel() == 0:
+            return
+        parameters = self._layer.output_parameters
+        self._signal += _energy(value)
+        self._noise += _energy(dequantize_tensor(output, parameters).sub_(value))
+        self._own_noise += _energy(dequantize_tensor(own_output, parameters).sub_(value))
+        extremes = torch.stack(torch.aminmax(value))
+        self._minimum = min(self._minimum, float(extremes[0]))
+        self._maximum = max(self._maximum, float(extremes[1]))
+        if _count_clipped(extremes, parameters):  # else nothing between them is
+            self._clipped += _count_clipped(value, parameters)
+        self._total += value.numel()
+
+    def row(self, inputs: tuple[str, ...]) -> LayerQuality:
+        """Return the layer's row."""
+        layer, parameters = self._layer, self._layer.output_parameters
+        return LayerQuality(
+            name=layer.name,
+            kind=layer.kind,
+            where=layer.where,
+            inputs=inputs,
+            sqnr_db=_decibels(self._signal, self._noise),
+            own_sqnr_db=_decibels(self._signal, self._own_noise),
+            minimum=_finite(self._minimum),
+            maximum=_finite(self._maximum),
+            clipped_share=self._clipped / max(self._total, 1),
+            scale=parameters.scale,
+            zero_point=parameters.zero_point,
+        )
+
+
+def _energy(value: torch.Tensor) -> float:
+    wide = value.double()
+    return float(torch.dot(wide, wide))
+
+
+def _count_clipped(value: torch.Tensor, parameters: QuantizationParameters) -> int:
+    steps = unclamped_steps(value, parameters)
+    return int((steps < parameters.quant_min).sum()) + int((steps > parameters.quant_max).sum())
+
+
+def _decibels(signal: float, noise: float) -> float | None:
+    if not (math.isfinite(signal) and math.isfinite(noise)):
+        return LOWEST_SQNR_DB
+    found = sqnr_db(signal, noise)
+    return None if found == math.inf else max(found, LOWEST_SQNR_DB)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _rows(
+    program: QuantizedProgram, layers: Sequence[QuantizedLayer], tallies: dict[Node, _Tally]
+) -> list[LayerQuality]:
+    reasons = {row.what: row.reason for row in program.unquantized}
+    inside = {layer.compute: layer for layer in layers}
+    names = {layer.nodes[-1]: layer.name for layer in layers}  # others read a layer's clamp
+    nodes = computing_nodes(program.exported.graph)
+    named = {*nodes, *_inputs(program.exported)}
+    rows = []
+    for node in nodes:
+        layer = inside.get(node)
+        sources = map(_real, node.all_input_nodes if layer is None else layer.inputs)
+        read = tuple(names.get(source, source.name) for source in sources if source in named)
+        reason = reasons.get(described(node)) if layer is None else _CONSTANT
+        if node in tallies:
+            rows.append(tallies[node].row(read))
+        elif reason is not None:
+            kind, where = operator_name(node), source_line(node)
+            rows.append(LayerQuality(name=node.name, kind=kind, where=where, inputs=read, reason=reason))
+    return rows
+
+
+def _run(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> dict[Node, Any]:
+    """Return the value of every node of a float program."""
+    given = constants_of(exported) | dict(zip(user_input_names(exported), inputs, strict=True))
+    values: dict[Node, Any] = {}
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = given[node.name]
+        elif node.op == "call_function":
+            args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*args, **kwargs)
+    return values
+
+
+def _real(node: Node) -> Node:
+    """Return what quantize and dequantize nodes are made from: a node with a real value in both programs."""
+    while node.target in (QUANTIZE, DEQUANTIZE):
+        source = node.args[0]
+        assert isinstance(source, Node)
+        node = source
+    return node
+
+
+def _float_nodes(exported: ExportedProgram, in_float: ExportedProgram) -> dict[Node, Node]:
+    """Return what each node of a quantized program is in the float program: they are the same in order."""
+    own, other = _flow(exported), _flow(in_float)
+    assert [node.target for node in own] == [node.target for node in other]
+    return dict(zip(own, other, strict=True))
+
+
+def _flow(exported: ExportedProgram) -> list[Node]:
+    """Return the inputs, and what computes on the way from them to the outputs.
+
+    All else may differ: the conversion computes what is constant, and drops what nothing reads.
+    """
+    inputs = _inputs(exported)
+    reached = set(inputs)
+    for node in exported.graph.nodes:
+        if not reached.isdisjoint(node.all_input_nodes):
+            reached.add(node)
+    read: set[Node] = set()
+    for node in reversed(exported.graph.nodes):
+        if node.op == "output" or not read.isdisjoint(node.users):
+            read.add(node)
+    return [*inputs, *(node for node in computing_nodes(exported.graph) if node in reached & read)]
+
+
+def _inputs(exported: ExportedProgram) -> list[Node]:
+    placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
+    return [placeholders[name] for name in user_input_names(exported)]
