@@ -55,6 +55,10 @@ class QuantizationSettings:
         activation_symmetry: Whether an activation's zero point is free, or 0.
         power_of_two_scales: Whether all scales are rounded up to powers of two.
         calibration_samples: The most samples that are used, evenly spaced over the data.
+        equalization: Whether channels are scaled before calibration, so that one scale a tensor fits all.
+        weight_rounding: To the nearest integer, or so that the errors of a row cancel on the samples.
+        bias_correction: Whether biases take up the mean error of their layer.
+        correction_samples: The most samples that weights and biases are corrected on, evenly spaced.
     """
 
     scheme: Literal["static-int8"]
@@ -66,6 +70,10 @@ class QuantizationSettings:
     activation_symmetry: Literal["affine", "symmetric"]
     power_of_two_scales: bool
     calibration_samples: Annotated[int, Field(ge=1)]
+    equalization: bool
+    weight_rounding: Literal["nearest", "compensated"]
+    bias_correction: bool
+    correction_samples: Annotated[int, Field(ge=1)]
 
     @property
     def statistics(self) -> str:

@@ -9,24 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Node, map_arg
+from torch.fx import Node
 
 from edgecompile.compare import sqnr_db
 from edgecompile.dataset import Sample
-from edgecompile.graph_edit import operator_name, source_line, user_input_names
+from edgecompile.graph_edit import operator_name, source_line
 from edgecompile.layer_quality import LOWEST_SQNR_DB, LayerQuality, LayerReport, layer_report
 from edgecompile.program import QuantizedProgram
 from edgecompile.quantize.layers import (
-    DEQUANTIZE,
-    QUANTIZE,
     QuantizationParameters,
     QuantizedLayer,
     computing_nodes,
-    constants_of,
     described,
 )
 from edgecompile.quantize.reference import (
@@ -35,6 +31,7 @@ from edgecompile.quantize.reference import (
     quantize_tensor,
     unclamped_steps,
 )
+from edgecompile.quantize.side_by_side import float_nodes, input_nodes, real_node, run_float
 
 _CONSTANT = "it does not depend on the model's inputs"
 # So many values at a time stay in a core's cache through the steps that compare them.
@@ -56,7 +53,7 @@ def measure_layers(
         samples: Inputs of the model.
     """
     reference = Reference(program.exported)
-    twins = _float_nodes(program.exported, in_float) if reference.layers else {}
+    twins = float_nodes(program.exported, in_float) if reference.layers else {}
     tallies = {layer.compute: _Tally(layer) for layer in reference.layers if layer.compute in twins}
 
     def compare(
@@ -68,7 +65,7 @@ def measure_layers(
             # A constant is the same integers in both.
             quantize_tensor(values[source], parameters) if source in values else value
             for source, parameters, value in zip(
-                map(_real, layer.inputs), layer.input_parameters, inputs, strict=True
+                map(real_node, layer.inputs), layer.input_parameters, inputs, strict=True
             )
         ]
         own_output = reference.compute(layer, own_inputs)
@@ -77,7 +74,7 @@ def measure_layers(
     measured = samples if tallies else ()
     with torch.no_grad():
         for sample in measured:
-            found = _run(in_float, sample.inputs)
+            found = run_float(in_float, sample.inputs)
             values = {node: found[twin] for node, twin in twins.items()}
             reference.run(sample.inputs, partial(compare, values))
     return layer_report(_rows(program, reference.layers, tallies), len(measured))
@@ -158,11 +155,11 @@ def _rows(
     inside = {layer.compute: layer for layer in layers}
     names = {layer.nodes[-1]: layer.name for layer in layers}  # others read a layer's clamp
     nodes = computing_nodes(program.exported.graph)
-    named = {*nodes, *_inputs(program.exported)}
+    named = {*nodes, *input_nodes(program.exported)}
     rows = []
     for node in nodes:
         layer = inside.get(node)
-        sources = map(_real, node.all_input_nodes if layer is None else layer.inputs)
+        sources = map(real_node, node.all_input_nodes if layer is None else layer.inputs)
         read = tuple(names.get(source, source.name) for source in sources if source in named)
         reason = reasons.get(described(node)) if layer is None else _CONSTANT
         if node in tallies:
@@ -171,54 +168,3 @@ def _rows(
             kind, where = operator_name(node), source_line(node)
             rows.append(LayerQuality(name=node.name, kind=kind, where=where, inputs=read, reason=reason))
     return rows
-
-
-def _run(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> dict[Node, Any]:
-    """Return the value of every node of a float program."""
-    given = constants_of(exported) | dict(zip(user_input_names(exported), inputs, strict=True))
-    values: dict[Node, Any] = {}
-    for node in exported.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = given[node.name]
-        elif node.op == "call_function":
-            args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*args, **kwargs)
-    return values
-
-
-def _real(node: Node) -> Node:
-    """Return what quantize and dequantize nodes are made from: a node with a real value in both programs."""
-    while node.target in (QUANTIZE, DEQUANTIZE):
-        source = node.args[0]
-        assert isinstance(source, Node)
-        node = source
-    return node
-
-
-def _float_nodes(exported: ExportedProgram, in_float: ExportedProgram) -> dict[Node, Node]:
-    """Return what each node of a quantized program is in the float program: they are the same in order."""
-    own, other = _flow(exported), _flow(in_float)
-    assert [node.target for node in own] == [node.target for node in other]
-    return dict(zip(own, other, strict=True))
-
-
-def _flow(exported: ExportedProgram) -> list[Node]:
-    """Return the inputs, and what computes on the way from them to the outputs.
-
-    All else may differ: the conversion computes what is constant, and drops what nothing reads.
-    """
-    inputs = _inputs(exported)
-    reached = set(inputs)
-    for node in exported.graph.nodes:
-        if not reached.isdisjoint(node.all_input_nodes):
-            reached.add(node)
-    read: set[Node] = set()
-    for node in reversed(exported.graph.nodes):
-        if node.op == "output" or not read.isdisjoint(node.users):
-            read.add(node)
-    return [*inputs, *(node for node in computing_nodes(exported.graph) if node in reached & read)]
-
-
-def _inputs(exported: ExportedProgram) -> list[Node]:
-    placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
-    return [placeholders[name] for name in user_input_names(exported)]

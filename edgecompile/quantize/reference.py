@@ -86,7 +86,7 @@ class Reference:
                 operands: tuple[Any, ...] = tuple(known.get(source) for source in sources)  # type: ignore[arg-type]
                 same = (layer.form(name) if layer else "", *map(id, operands))
                 if same not in made:
-                    result = layer.compute(operands, name) if layer else self._evaluate(node, known)
+                    result = layer.compute(operands, name) if layer else self.evaluate(node, known)
                     # Different roundings may well give the same integers.
                     made[same] = next((other for other in made.values() if _equal(other, result)), result)
                     if layer is not None and observe is not None:
@@ -94,7 +94,8 @@ class Reference:
                 known[node] = made[same]
         raise AssertionError("a graph ends in its output")
 
-    def _evaluate(self, node: Node, values: dict[Node, Any]) -> Any:
+    def evaluate(self, node: Node, values: Mapping[Node, Any]) -> Any:
+        """Return the value of a node that is no layer's; None where only layers read it."""
         if node.target is QUANTIZE:
             return quantize_tensor(values[node.args[0]], parameters_of(node))  # type: ignore[index]
         if node.target is DEQUANTIZE:

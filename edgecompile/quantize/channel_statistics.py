@@ -1,0 +1,114 @@
+"""What calibration knows of each channel: its range in each sample, and how much its noise matters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from edgecompile.dataset import Sample
+from edgecompile.graph_edit import output_nodes
+from edgecompile.program import CapturedProgram
+from edgecompile.progress import Progress
+from edgecompile.quantize.channels import Channels
+from edgecompile.quantize.side_by_side import run_float
+
+# Of so many samples the gradients are taken: they are means, and need fewer samples than extremes.
+_GRADIENT_SAMPLES = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChannelStatistics:
+    """One value's channels over the samples.
+
+    Attributes:
+        least: (samples, C), the least value of each channel in each sample.
+        greatest: (samples, C).
+        power: (C,), the mean square.
+        sensitivity: (C,), by how much independent noise of variance 1 on every element of a channel changes
+            the outputs: the expected sum of squares, with each output's power scaled to 1.
+    """
+
+    least: torch.Tensor
+    greatest: torch.Tensor
+    power: torch.Tensor
+    sensitivity: torch.Tensor
+
+
+def measure_channels(
+    program: CapturedProgram, channels: Channels, samples: Sequence[Sample], progress: Progress
+) -> dict[Node, ChannelStatistics]:
+    """Run samples through a float program and back.
+
+    The sensitivity is the diagonal of a Gauss-Newton matrix, estimated with random projections of the
+    outputs (Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix for Laplacian
+    smoothing splines"): to first order, noise on a value arrives at the outputs through the gradient.
+
+    Args:
+        program: The program after the passes.
+        channels: Its channels.
+        samples: Inputs of the program.
+        progress: Is told of each sample.
+    """
+    progress.start("channels", len(samples))
+    nodes = [node for node, ids in channels.ids.items() if len(ids)]
+    generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
+    extremes: dict[Node, list[tuple[torch.Tensor, torch.Tensor]]] = {node: [] for node in nodes}
+    power = {node: torch.zeros(len(channels.ids[node])) for node in nodes}
+    sensitivity = {node: torch.zeros(len(channels.ids[node])) for node in nodes}
+    gradients = min(_GRADIENT_SAMPLES, len(samples))
+    for index, sample in enumerate(samples):
+        takes_gradient = index < gradients
+        inputs = [value.detach() for value in sample.inputs]
+        for value in inputs:
+            value.requires_grad_(takes_gradient and value.is_floating_point())
+        with torch.set_grad_enabled(takes_gradient):
+            values = run_float(program.exported, inputs)
+        for node in nodes:
+            rows = _by_channel(values[node].detach(), channels.axis[node])
+            low, high = torch.aminmax(rows, dim=1)
+            extremes[node].append((low, high))
+            power[node] += rows.square().mean(1) / len(samples)
+        if takes_gradient:
+            outputs = [values[node] for node in output_nodes(program.exported.graph)]
+            for node, gradient in _gradients(values, outputs, nodes, generator):
+                rows = _by_channel(gradient, channels.axis[node])
+                sensitivity[node] += rows.square().sum(1) / gradients
+        progress.advance()
+    progress.finish(f"{len(samples)} samples, {gradients} of them with gradients")
+    return {
+        node: ChannelStatistics(
+            least=torch.stack([low for low, _ in extremes[node]]),
+            greatest=torch.stack([high for _, high in extremes[node]]),
+            power=power[node],
+            sensitivity=sensitivity[node],
+        )
+        for node in nodes
+    }
+
+
+def _gradients(
+    values: dict[Node, torch.Tensor],
+    outputs: Sequence[torch.Tensor],
+    nodes: Sequence[Node],
+    generator: torch.Generator,
+) -> Iterator[tuple[Node, torch.Tensor]]:
+    total = torch.zeros(())
+    for output in outputs:
+        if not output.requires_grad:
+            continue
+        power = output.detach().square().sum().sqrt().clamp_min(1e-12)
+        total = total + (output * torch.randn(output.shape, generator=generator)).sum() / power
+    known = [node for node in nodes if values[node].requires_grad]
+    if not total.requires_grad:
+        return
+    found = torch.autograd.grad(total, [values[node] for node in known], allow_unused=True)
+    for node, gradient in zip(known, found, strict=True):
+        if gradient is not None:
+            yield node, gradient
+
+
+def _by_channel(value: torch.Tensor, axis: int) -> torch.Tensor:
+    return value.movedim(axis, 0).flatten(1)

@@ -1,0 +1,281 @@
+"""Cross-layer equalization: channels are scaled so that one scale a tensor fits all of them.
+
+A scale that one layer's rows take up and the next layer's columns take back changes nothing in float (Nagel
+et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction", section 4.1). With
+one scale for each row of the weights the rows lose nothing, but the columns and the activations do: so the
+factors are those with the least noise that INT8 is predicted to bring to the outputs, over both. The trade
+between activations and weights is that of Xiao et al. 2023, "SmoothQuant", with the gradients' word for
+how much each channel matters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edgecompile.dataset import Sample
+from edgecompile.graph_edit import ProgramEditor
+from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.program import CapturedProgram
+from edgecompile.progress import Progress
+from edgecompile.quantize.channel_statistics import ChannelStatistics, measure_channels
+from edgecompile.quantize.channels import LAYERS, Channels, channels_of
+from edgecompile.quantize.layers import constants_of
+
+aten = torch.ops.aten
+
+CLAMPS = (aten.relu.default, aten.hardtanh.default)
+_COMPUTING = (
+    *LAYERS,
+    *CLAMPS,
+    aten.add.Tensor,
+    aten.mul.Tensor,
+    aten.mean.dim,
+    aten.cat.default,
+)
+
+_STEPS, _RATE = 60, 0.15  # of Adam, on the logarithms of the factors; more change the noise by under 0.2 dB
+_LARGEST_FACTOR = 32.0
+# A channel may grow until so many times its greatest value of all samples would be clipped: beyond it the
+# program would not be the same, and the next photograph is not among the samples.
+_MARGIN = 4.0
+# Of the rounding of weights, what is left when it is compensated (`round_weights.py`): measured, see docs.
+_WEIGHT_SHARE = 0.1
+_LEAST_GAIN_DB = 1.5  # Below it the prediction is not sure enough.
+_ROWS = 256  # of a layer, drawn evenly, for the range of its columns
+
+ChannelFactors = dict[str, torch.Tensor]
+"""By the name of a value's node, what each of its channels is multiplied by, (C,); 1 is left out."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Equalization:
+    """What calibration data says of a program's channels.
+
+    Attributes:
+        factors: What they are to be multiplied by.
+        sensitivities: By the name of a value's node, how much noise on each channel matters, (C,), once they
+            are multiplied.
+        gain_db: By how much the predicted noise at the outputs falls; 0 where nothing is scaled.
+    """
+
+    factors: ChannelFactors
+    sensitivities: dict[str, torch.Tensor]
+    gain_db: float
+
+
+def find_equalization(
+    program: CapturedProgram, samples: Sequence[Sample], progress: Progress, *, scaled: bool
+) -> Equalization:
+    """Measure the channels, and choose the factors.
+
+    Args:
+        program: The program after the passes.
+        samples: Calibration data.
+        progress: Is told of each sample.
+        scaled: Whether factors are wanted; without, the sensitivities alone are measured.
+    """
+    channels = channels_of(program.exported)
+    statistics = measure_channels(program, channels, samples, progress)
+    factor, gain_db = torch.ones(channels.count), 0.0
+    if scaled:
+        noise = _Noise(program.exported, channels, statistics)
+        factor, gain_db = _least_noise(noise, channels, statistics)
+    return Equalization(
+        factors={
+            node.name: factor[ids] for node, ids in channels.ids.items() if not (factor[ids] == 1).all()
+        },
+        sensitivities={
+            node.name: item.sensitivity / factor[channels.ids[node]].square()
+            for node, item in statistics.items()
+        },
+        gain_db=gain_db,
+    )
+
+
+def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOutcome:
+    """Multiply the channels: rows of the layer before them, columns of the layers after them.
+
+    Before: `x -> conv2d(w1, b1) -> relu -> conv2d(w2, b2)`
+    After:  `x -> conv2d(w1 * s, b1 * s) -> relu -> conv2d(w2 / s, b2)`, s > 0 for each channel between
+
+    Computed in float64 and rounded once.
+    """
+    editor = ProgramEditor(exported)
+    for node in editor.calls(*LAYERS):
+        source = node.args[0]
+        assert isinstance(source, Node)
+        rows, columns = factors.get(node.name), factors.get(source.name)
+        if rows is None and columns is None:
+            continue
+        weight = editor.constant(node.args[1])
+        assert weight is not None
+        scaled = weight.double()
+        if columns is not None:
+            by_row = _columns(node, weight, columns.double())
+            scaled = scaled / by_row.reshape(*by_row.shape, *[1] * (weight.dim() - 2))
+        if rows is not None:
+            scaled = scaled * rows.double().reshape(-1, *[1] * (weight.dim() - 1))
+            bias = editor.constant(node.args[2]) if len(node.args) > 2 else None
+            if bias is not None:
+                equalized = (bias.double() * rows.double()).to(bias.dtype)
+                node.update_arg(2, editor.add_constant(f"{node.name}_bias", equalized))
+        node.update_arg(1, editor.add_constant(f"{node.name}_weight", scaled.to(weight.dtype)))
+        editor.rewrites += 1
+    return outcome(editor)
+
+
+def _columns(node: Node, weight: torch.Tensor, of_input: torch.Tensor) -> torch.Tensor:
+    """Return for each row of a layer what its columns read of an input's (C,), (K, C / groups)."""
+    groups = int(node.args[6]) if len(node.args) > 6 else 1  # type: ignore[call-overload]
+    return of_input.reshape(groups, -1).repeat_interleave(len(weight) // groups, 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _RoundedValue:
+    """An activation that is rounded; all (C,)."""
+
+    ids: torch.Tensor
+    least: torch.Tensor
+    greatest: torch.Tensor
+    sensitivity: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _RoundedWeight:
+    """Some rows of a layer's weight.
+
+    Attributes:
+        ids: (rows, C / groups), of the input's channel that each column reads.
+        magnitude: The greatest absolute value, (rows, C / groups).
+        power: Of the input's channel, (rows, C / groups).
+        sensitivity: Of the row's output, for all rows that it stands for, (rows,).
+    """
+
+    ids: torch.Tensor
+    magnitude: torch.Tensor
+    power: torch.Tensor
+    sensitivity: torch.Tensor
+
+
+class _Noise:
+    """Predicts the noise at the outputs, relative to their power, for factors of the channels."""
+
+    def __init__(
+        self, exported: ExportedProgram, channels: Channels, statistics: dict[Node, ChannelStatistics]
+    ) -> None:
+        constants = constants_of(exported)
+        self._values = [
+            _RoundedValue(
+                ids=channels.ids[node],
+                least=item.least.amin(0),
+                greatest=item.greatest.amax(0),
+                sensitivity=item.sensitivity,
+            )
+            for node, item in statistics.items()
+            if _is_rounded(node)
+        ]
+        self._weights = [
+            _rounded_weight(node, constants[node.args[1].name], channels, statistics)
+            for node in exported.graph.nodes
+            if node.target in LAYERS and node in statistics and node.args[0] in statistics
+            # The scale of a row takes up that of its one column; and what is held stays.
+            if constants[node.args[1].name].shape[1] > 1
+            if not channels.held[channels.ids[node.args[0]]].all()
+        ]
+
+    def total(self, factor: torch.Tensor) -> torch.Tensor:
+        """Return the noise of rounding all activations and weights, for factors of all ids."""
+        noise = torch.zeros(())
+        for value in self._values:
+            scale = factor[value.ids]
+            low, high = (value.least * scale).amin(), (value.greatest * scale).amax()
+            step = (high.clamp_min(0) - low.clamp_max(0)) / 255
+            noise = noise + step.square() / 12 * (value.sensitivity / scale.square()).sum()
+        for weight in self._weights:
+            scale = factor[weight.ids]
+            step = (weight.magnitude / scale).amax(1) / 127
+            rounding = step.square() / 12 * (scale.square() * weight.power).sum(1)
+            noise = noise + _WEIGHT_SHARE * (rounding * weight.sensitivity).sum()
+        return noise
+
+
+def _is_rounded(node: Node) -> bool:
+    """Tell whether a value is quantized: not what only moves another, nor what is clamped before."""
+    if node.op != "placeholder" and node.target not in _COMPUTING:
+        return False
+    users = list(node.users)
+    return not (len(users) == 1 and users[0].target in CLAMPS)
+
+
+def _rounded_weight(
+    node: Node, weight: torch.Tensor, channels: Channels, statistics: dict[Node, ChannelStatistics]
+) -> _RoundedWeight:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    kept = slice(None, None, max(1, len(weight) // _ROWS))
+    reads = _columns(node, weight, torch.arange(len(channels.ids[source])))[kept]  # (rows, C / groups)
+    return _RoundedWeight(
+        ids=channels.ids[source][reads],
+        magnitude=weight[kept].abs().flatten(2).amax(2) if weight.dim() > 2 else weight[kept].abs(),
+        power=statistics[source].power[reads],
+        # Each tap of a kernel is rounded by itself.
+        sensitivity=statistics[node].sensitivity[kept] * weight.shape[2:].numel() * len(weight) / len(reads),
+    )
+
+
+def _least_noise(
+    noise: _Noise, channels: Channels, statistics: dict[Node, ChannelStatistics]
+) -> tuple[torch.Tensor, float]:
+    """Return the factors of all ids, and the gain in dB; all 1 and 0 where they gain too little.
+
+    The channels of clamps are scaled only where that is worth as much again as the least gain: their clip
+    makes the program the same up to a value only.
+    """
+    ones = torch.ones(channels.count)
+    before = float(noise.total(ones))
+    clipped = torch.zeros(channels.count, dtype=torch.bool)
+    for node in channels.clipped:
+        clipped[channels.ids[node]] = True
+    best, least = ones, before
+    for fixed in (channels.held | clipped, channels.held) if channels.clipped else (channels.held,):
+        factor = _descend(noise, fixed, _limits(channels, statistics))
+        found = float(noise.total(factor))
+        if found > 0 and 10 * math.log10(least / found) >= _LEAST_GAIN_DB:
+            best, least = factor, found
+    return best, 10 * math.log10(before / least) if least > 0 else 0.0
+
+
+def _limits(
+    channels: Channels, statistics: dict[Node, ChannelStatistics]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the least and the greatest logarithm of each id's factor."""
+    greatest = torch.full((channels.count,), math.log(_LARGEST_FACTOR))
+    least = -greatest
+    for node, bound in channels.clipped.items():
+        ids, reached = channels.ids[node], statistics[node].greatest.amax(0).clamp_min(1e-6)
+        # What reaches the clip must stay as it is, and what does not may grow.
+        greatest.scatter_reduce_(0, ids, torch.log(bound / (reached * _MARGIN)).clamp_min(0), "amin")
+        least[ids] = 0.0
+    return least, greatest
+
+
+def _descend(noise: _Noise, fixed: torch.Tensor, limits: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Return the factors with the least noise that Adam finds; 1 for those that are fixed."""
+    free = (~fixed).to(torch.float32)
+    logarithm = torch.zeros(len(fixed), requires_grad=True)
+    optimizer = torch.optim.Adam([logarithm], _RATE)
+    for step in range(_STEPS):
+        optimizer.param_groups[0]["lr"] = _RATE * (1 - step / _STEPS)
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            torch.log(noise.total(torch.exp(logarithm * free))).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        with torch.no_grad():
+            logarithm.clamp_(min=limits[0], max=limits[1])
+    return torch.exp(logarithm.detach() * free)
