@@ -24,7 +24,8 @@ class Histogram:
     """How many values lie in each of equal parts of [low, high].
 
     Attributes:
-        counts: (bins,), not all zero; not always integers, for a histogram that grew was shared out anew.
+        counts: (bins,), of two bins or more, not all zero. Not always integers: a histogram that grew was
+            shared out anew.
         low: The least value.
         high: The greatest value.
     """
