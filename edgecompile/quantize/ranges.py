@@ -24,7 +24,8 @@ class Histogram:
     """How many values lie in each of equal parts of [low, high].
 
     Attributes:
-        counts: (bins,), not all zero; not always integers, for a histogram that grew was shared out anew.
+        counts: (bins,), of two bins or more, not all zero. Not always integers: a histogram that grew was
+            shared out anew.
         low: The least value.
         high: The greatest value.
     """
@@ -88,20 +89,24 @@ def least_squares_range(histogram: Histogram, *, symmetric: bool, power_of_two: 
         lows = -highs
     else:
         lows, highs = low * _SHARES[:, None], high * _SHARES  # (96, 1), (96,)
-    error = _expected_squared_error(histogram, lows, highs, power_of_two=power_of_two)
+    reached = _widened(lows, highs, symmetric=symmetric) if power_of_two else (lows, highs)
+    error = _expected_squared_error(histogram, *reached)
     place = torch.unravel_index(error.argmin(), error.shape)
     least, greatest = (float(end.expand_as(error)[place]) for end in (lows, highs))
     return max(least, low), min(greatest, high)
 
 
-def _expected_squared_error(
-    histogram: Histogram, lows: torch.Tensor, highs: torch.Tensor, *, power_of_two: bool
-) -> torch.Tensor:
+def _widened(
+    lows: torch.Tensor, highs: torch.Tensor, *, symmetric: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the ends that are reached where the step becomes a power of two."""
+    size = power_of_two_above((highs - lows) / _STEPS) * _STEPS
+    return (-size / 2, size / 2) if symmetric else (lows, lows + size)
+
+
+def _expected_squared_error(histogram: Histogram, lows: torch.Tensor, highs: torch.Tensor) -> torch.Tensor:
     """Return the sum of the squared errors for each pair of ends, in the shape that they broadcast to."""
     step = (highs - lows) / _STEPS
-    if power_of_two:
-        step = power_of_two_above(step)
-        highs = lows + step * _STEPS
     middles, counts = histogram.middles, histogram.counts.double()
     # With the sums of 1, x and x^2 up to each bin, the squared distance of all beyond an end is at hand.
     powers = torch.stack([counts, counts * middles, counts * middles**2])

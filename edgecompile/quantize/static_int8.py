@@ -87,8 +87,8 @@ def calibrate(prepared: Prepared, data: Dataset, progress: Progress) -> Ranges:
 def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
     """Replace the observers by quantize and dequantize nodes with the ranges that were seen.
 
-    Weights are symmetric int8, per output channel; activations affine int8, per tensor. Jacob et al.
-    2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference".
+    Weights are symmetric int8; activations int8, per tensor. Jacob et al. 2018, "Quantization
+    and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference".
     """
     started = time.perf_counter()
     program, model = prepared.program, prepared.model
