@@ -20,6 +20,7 @@ from edgecompile.stage_cache import Result, ResultChangedError, StageCache
 from edgecompile.stages.bundle_files import BundleFiles, bundle_files
 from edgecompile.stages.captured import captured_program, input_specs_of
 from edgecompile.stages.emitted import Lowering
+from edgecompile.stages.findings import findings, note_findings
 from edgecompile.stages.quality import float_outputs, quality
 from edgecompile.stages.quantized import quantized_program
 from edgecompile.stages.samples import noise, samples_of
@@ -68,6 +69,12 @@ def _compile(
             )
             for target in targets
         ]
+        ranged = calibration if settings.precision == "int8" else None
+        found = [
+            findings(cache, program=program, calibration=ranged, data=evaluation, target=target)
+            for target, program in zip(targets, programs, strict=True)
+        ]
+        note_findings(cache, found)
         captured.drop()  # from here on the weights are those of the programs
         lowerings = [
             [
@@ -79,7 +86,7 @@ def _compile(
         artifacts = lower_all(cache, lowerings, workers)
 
     made = []
-    for target, program, own in zip(targets, programs, artifacts, strict=True):
+    for target, program, odd, own in zip(targets, programs, found, artifacts, strict=True):
         rows = quality(cache, program=program, artifacts=own, data=evaluation, floats=floats, target=target)
         files = bundle_files(
             cache,
@@ -88,6 +95,7 @@ def _compile(
             data=evaluation,
             floats=floats,
             rows=rows,
+            findings=odd,
             target=target,
         )
         made.append((target, files, own))

@@ -210,6 +210,12 @@ class NotFiniteDataError(EdgecompileError):
     code = "data-not-finite"
 
 
+class LabelOutOfRangeError(EdgecompileError):
+    """A label of the evaluation data that is no class of the model's first output."""
+
+    code = "label-out-of-range"
+
+
 class OutputNotWritableError(EdgecompileError):
     """The output folder cannot be written."""
 
@@ -267,6 +273,13 @@ class CaptureFailedError(EdgecompileError):
     """torch.export cannot capture the model."""
 
     code = "capture-failed"
+    exit_status = 3
+
+
+class NotFiniteValueError(EdgecompileError):
+    """The model computes NaN or infinity for a calibration sample."""
+
+    code = "value-not-finite"
     exit_status = 3
 
 

@@ -37,7 +37,11 @@ class ActivationHistogram(HistogramObserver):  # type: ignore[misc]  # torchao i
         low, high = torch.aminmax(values)
         low, high = torch.min(low, self.min_val), torch.max(high, self.max_val)
         if not low < high or not torch.isfinite((high - low) * self.bins):
-            # Constant, infinite, huge or no numbers: torchao has a rule for each.
+            if not (low > -torch.inf and high < torch.inf):
+                # Infinite, or no numbers: torchao would ignore them or fail; here the bounds tell.
+                self.min_val, self.max_val = low, high
+                return x_orig
+            # Constant or huge: torchao has a rule for each.
             result: torch.Tensor = super().forward(x_orig)
             return result
         counts = count_bins(values, self.bins, low, high)

@@ -21,6 +21,7 @@ from edgecompile.stages.reads import tools
 if TYPE_CHECKING:
     from edgecompile.compare import Outputs
     from edgecompile.evaluate import Quality
+    from edgecompile.stages.findings import Findings
     from edgecompile.target import Target
 
 
@@ -105,6 +106,7 @@ def bundle_files(
     data: Result[Dataset],
     floats: Result[Outputs],
     rows: Result[tuple[Quality, ...]],
+    findings: Result[Findings],
     target: Target,
 ) -> Result[BundleFiles]:
     """Return the files of one target's bundle."""
@@ -128,6 +130,8 @@ def bundle_files(
             quality=rows.value(),
             samples=len(samples),
             data=data.summary["spec"],
+            findings=findings.value().rows,
+            input_ranges=findings.value().input_ranges,
         )
         references = reference_outputs(cache, program, data, ("exact",))["exact"].value()
         triples = list(zip(samples, floats.value(), references, strict=True))
@@ -158,6 +162,7 @@ def bundle_files(
         data.digest,
         data.summary["spec"],
         rows.digest,
+        findings.digest,
         str(target.validation.goldens),
         tools(),
     )
