@@ -56,7 +56,7 @@ def not_finite_error(model: GraphModule, inputs: Sequence[torch.Tensor], sample:
     if reached is not origin:
         found += f"\nit reaches {operator_name(reached)} ({reached.name}) {source_line(reached)}".rstrip()
     if origin.op == "get_attr":
-        what, hint = f"the constant {origin.name} holds", "look at the weights that the model loads"
+        what, hint = f"the constant {origin.target} holds", "look at the weights that the model loads"
     else:
         what = f"{operator_name(origin)} ({origin.name}) gives"
         hint = "bound what goes into a logarithm, root or division; use a large finite number for a mask;\n"
