@@ -20,6 +20,7 @@ from edgecompile.stage_cache import Result, ResultChangedError, StageCache
 from edgecompile.stages.bundle_files import BundleFiles, bundle_files
 from edgecompile.stages.captured import captured_program, input_specs_of
 from edgecompile.stages.emitted import Lowering
+from edgecompile.stages.findings import findings, note_findings
 from edgecompile.stages.layers import layer_quality
 from edgecompile.stages.quality import float_outputs, quality
 from edgecompile.stages.quantized import float_program, quantized_program
@@ -74,6 +75,12 @@ def _compile(
                 layer_quality(cache, program=program, in_float=in_float, data=evaluation, target=target)
             )
             in_float.drop()
+        ranged = calibration if settings.precision == "int8" else None
+        found = [
+            findings(cache, program=program, calibration=ranged, data=evaluation, target=target)
+            for target, program in zip(targets, programs, strict=True)
+        ]
+        note_findings(cache, found)
         captured.drop()  # from here on the weights are those of the programs
         lowerings = [
             [
@@ -85,7 +92,8 @@ def _compile(
         artifacts = lower_all(cache, lowerings, workers)
 
     made = []
-    for target, program, measured, own in zip(targets, programs, layers, artifacts, strict=True):
+    parts = zip(targets, programs, layers, found, artifacts, strict=True)
+    for target, program, measured, odd, own in parts:
         rows = quality(cache, program=program, artifacts=own, data=evaluation, floats=floats, target=target)
         files = bundle_files(
             cache,
@@ -95,6 +103,7 @@ def _compile(
             floats=floats,
             rows=rows,
             layers=measured,
+            findings=odd,
             target=target,
         )
         made.append((target, files, own))

@@ -216,6 +216,12 @@ class NotFiniteDataError(EdgecompileError):
     code = "data-not-finite"
 
 
+class LabelOutOfRangeError(EdgecompileError):
+    """A label of the evaluation data that is no class of the model's first output."""
+
+    code = "label-out-of-range"
+
+
 class OutputNotWritableError(EdgecompileError):
     """The output folder cannot be written."""
 
@@ -279,6 +285,13 @@ class CaptureFailedError(EdgecompileError):
     """torch.export cannot capture the model."""
 
     code = "capture-failed"
+    exit_status = 3
+
+
+class NotFiniteValueError(EdgecompileError):
+    """The model computes NaN or infinity for a calibration sample."""
+
+    code = "value-not-finite"
     exit_status = 3
 
 

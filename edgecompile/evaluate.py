@@ -18,8 +18,9 @@ from edgecompile.compare import (
     first_difference,
     identical_share,
 )
-from edgecompile.dataset import Sample
+from edgecompile.dataset import Dataset, Sample
 from edgecompile.engine import load_engine
+from edgecompile.errors import LabelOutOfRangeError
 from edgecompile.progress import Progress
 from edgecompile.quantize.arithmetic import Arithmetic
 from edgecompile.quantize.reference import Reference
@@ -87,6 +88,25 @@ def run_float(exported: ExportedProgram, samples: Sequence[Sample], progress: Pr
         outputs = [_tuple(module(*sample.inputs)) for sample in samples]
     progress.finish(f"{len(samples)} samples")
     return outputs
+
+
+def check_labels(data: Dataset, outputs: Outputs) -> None:
+    """Check that every label is a class: an index along axis 1 of the model's first output.
+
+    Raises:
+        LabelOutOfRangeError: One is not.
+    """
+    for index, (sample, (first, *_)) in enumerate(zip(data.samples, outputs, strict=True)):
+        classes = first.shape[1] if first.dim() > 1 else 0
+        if sample.label is None or 0 <= sample.label < classes:
+            continue
+        raise LabelOutOfRangeError(
+            f"the label {sample.label} is no class of the model",
+            where=f"{data.spec}, sample {index}",
+            expected=f"0 to {classes - 1}" if classes else "no label: the first output has no classes",
+            found=f"a first output of shape {list(first.shape)}",
+            hint="count classes from 0; leave labels out that are no classes of the first output",
+        )
 
 
 def run_references(

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgecompile.finding import Finding
+
 if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
@@ -82,6 +84,7 @@ class QuantizedProgram:
         exported: The ATen graph; in INT8 with quantize/dequantize nodes around what is quantized.
         float_weight_bytes: What the constants took before quantization.
         unquantized: What stays in float, and why; empty in fp32, where nothing was to be quantized.
+        findings: What calibration found.
     """
 
     name: str
@@ -90,3 +93,4 @@ class QuantizedProgram:
     float_weight_bytes: int
     unquantized: tuple[Declined, ...]
     steps: tuple[StepRecord, ...]
+    findings: tuple[Finding, ...] = ()

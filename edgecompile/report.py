@@ -15,6 +15,8 @@ from rich.text import Text
 from edgecompile.artifact import Artifact
 from edgecompile.compare import Closeness
 from edgecompile.evaluate import Quality
+from edgecompile.finding import Finding
+from edgecompile.input_range import InputRange
 from edgecompile.layer_quality import LayerReport
 from edgecompile.program import Declined, QuantizedProgram
 from edgecompile.quantize.layers import quantized_layers
@@ -31,6 +33,8 @@ class Report:
         layers: How good each layer is.
         samples: How many samples the quality was measured on.
         data: Where these come from.
+        findings: What is odd about the data and what calibration saw.
+        input_ranges: Of each quantized input, beside these samples.
     """
 
     program: QuantizedProgram
@@ -41,6 +45,8 @@ class Report:
     layers: LayerReport
     samples: int
     data: str
+    findings: tuple[Finding, ...]
+    input_ranges: tuple[InputRange, ...]
 
     def text(self) -> str:
         """Return report.txt."""
@@ -55,8 +61,12 @@ class Report:
             f"  measured on {self.samples} samples of {self.data}, each artifact in its engine on this host\n"
             "  (in brackets: the integer-exact reference in that engine's arithmetic; identical: output\n"
             "  elements that are equal to it to the bit)\n",
-            render(self._step_table()),
         ]
+        if self.input_ranges:
+            parts.append(render(self._input_table()))
+        if self.findings:
+            parts += ["findings\n", render(self._finding_table())]
+        parts.append(render(self._step_table()))
         missed = [f"  {row.name}: {text}" for row in self.quality for text in row.missed]
         if missed:
             parts.append("thresholds of the target that are missed\n" + "\n".join(missed) + "\n")
@@ -88,6 +98,8 @@ class Report:
             ],
             "quality": [quality_dict(row) for row in self.quality],
             "layers": self.layers.to_dict(),
+            "input_ranges": [dataclasses.asdict(row) for row in self.input_ranges],
+            "findings": [dataclasses.asdict(row) for row in self.findings],
             "steps": [dataclasses.asdict(step) for step in self.program.steps],
             "why_not": [{"stage": stage, **dataclasses.asdict(row)} for stage, row in self.why_not()],
         }
@@ -117,6 +129,23 @@ class Report:
                 f"{share:.1%}",
                 calls or "-",
             )
+        return rows
+
+    def _input_table(self) -> Table:
+        rows = table("input", "calibrated range", "in these samples", "elements outside")
+        for row in self.input_ranges:
+            rows.add_row(
+                row.name,
+                f"{row.low:.4g} to {row.high:.4g}",
+                f"{row.seen_low:.4g} to {row.seen_high:.4g}",
+                _percent(row.outside),
+            )
+        return rows
+
+    def _finding_table(self) -> Table:
+        rows = table("what", "where", "finding")
+        for row in self.findings:
+            rows.add_row(*(Text(cell) for cell in (row.what, row.where, row.text)))
         return rows
 
     def _step_table(self) -> Table:

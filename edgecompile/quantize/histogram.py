@@ -36,9 +36,13 @@ class ActivationHistogram(Scales, HistogramObserver):  # type: ignore[misc]  # t
             return x_orig
         values = x_orig.detach()
         least, greatest = torch.aminmax(values)
-        low, high = min(least.item(), self.min_val.item()), max(greatest.item(), self.max_val.item())
+        low, high = torch.min(least, self.min_val).item(), torch.max(greatest, self.max_val).item()
+        if not (low > -torch.inf and high < torch.inf):
+            # Infinite, or no numbers: torchao would ignore them or fail; here the bounds tell.
+            self.min_val, self.max_val = torch.tensor(low), torch.tensor(high)
+            return x_orig
         if not _SMALLEST_RANGE < high - low < _LARGEST_RANGE:
-            # Constant, infinite, tiny, huge or no numbers: torchao has a rule for each.
+            # Constant, tiny or huge: torchao has a rule for each.
             result: torch.Tensor = super().forward(x_orig)
             return result
         counts = count_bins(values, self.bins, low, high)

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from operator import attrgetter
 
 import torch
@@ -17,12 +17,14 @@ from torchao.quantization.pt2e import ObserverBase
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.utils import _assert_and_get_unique_device
 
-from edgecompile.dataset import Dataset
+from edgecompile.dataset import Dataset, spread
+from edgecompile.finding import Finding
 from edgecompile.graph_edit import ProgramEditor, source_line
 from edgecompile.lift import lift
 from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, StepRecord
 from edgecompile.progress import Progress
 from edgecompile.quantize.annotate import EdgeQuantizer
+from edgecompile.quantize.finiteness import all_finite, not_finite_error
 from edgecompile.quantize.layers import computing_nodes, constants_of, described, quantized_layers
 from edgecompile.target import QuantizationSettings
 
@@ -69,18 +71,34 @@ def prepare(program: CapturedProgram, settings: QuantizationSettings) -> Prepare
     return Prepared(program=program, model=prepared, names=names, declined=quantizer.declined)
 
 
-def calibrate(prepared: Prepared, data: Dataset, progress: Progress) -> Ranges:
-    """Run the samples through the observers, and return what those of the activations have seen."""
-    progress.start("calibrate", len(data.samples))
+def calibrate(prepared: Prepared, data: Dataset, progress: Progress, limit: int | None = None) -> Ranges:
+    """Run samples through the observers, and return what those of the activations have seen.
+
+    Args:
+        prepared: The model with its observers.
+        data: The samples.
+        progress: Is told of each sample.
+        limit: The most samples that are used, evenly spaced; None for all.
+
+    Raises:
+        NotFiniteValueError: A value that is observed, or an output, is not finite for a sample.
+    """
+    samples = list(enumerate(data.samples))
+    samples = samples if limit is None else spread(samples, limit)
+    activations = list(_activation_calls(prepared.model))
+    observers = [observer for _, observer in activations]
+    progress.start("calibrate", len(samples))
     with _quiet():
-        for sample in data.samples:
-            prepared.model(*sample.inputs)
+        for index, sample in samples:
+            outputs = prepared.model(*sample.inputs)
+            if not all_finite(observers, outputs):
+                where = f"{data.spec}, sample {index}"
+                raise not_finite_error(prepared.model, sample.inputs, where)
             progress.advance()
-    progress.finish(f"{len(data.samples)} samples")
+    progress.finish(f"{len(samples)} samples")
     return {
         str(node.target): {key: value.detach() for key, value in observer.state_dict().items()}
-        for node, observer in _observer_calls(prepared.model)
-        if node.all_input_nodes[0].op != "get_attr"
+        for node, observer in activations
     }
 
 
@@ -92,6 +110,7 @@ def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
     """
     started = time.perf_counter()
     program, model = prepared.program, prepared.model
+    findings = tuple(_constant_activations(model, ranges))
     with _quiet():
         for node, observer in _observer_calls(model):
             source = node.all_input_nodes[0]
@@ -117,6 +136,7 @@ def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
         float_weight_bytes=_weight_bytes(program),
         unquantized=tuple(_in_float(exported, prepared.names, prepared.declined)),
         steps=(*program.steps, step),
+        findings=findings,
     )
 
 
@@ -125,8 +145,7 @@ def quantize(
 ) -> QuantizedProgram:
     """Quantize a program with static ranges, calibrated on the user's samples."""
     prepared = prepare(program, settings)
-    limited = replace(data, samples=data.samples[: settings.calibration_samples])
-    return convert(prepared, calibrate(prepared, limited, progress))
+    return convert(prepared, calibrate(prepared, data, progress, settings.calibration_samples))
 
 
 @contextmanager
@@ -141,6 +160,33 @@ def _observer_calls(model: GraphModule) -> Iterator[tuple[Node, torch.nn.Module]
         observer = model.get_submodule(str(node.target))
         if isinstance(observer, ObserverBase):
             yield node, observer
+
+
+def _activation_calls(model: GraphModule) -> Iterator[tuple[Node, torch.nn.Module]]:
+    for node, observer in _observer_calls(model):
+        if node.all_input_nodes[0].op != "get_attr":
+            yield node, observer
+
+
+def _constant_activations(model: GraphModule, ranges: Ranges) -> Iterator[Finding]:
+    """Yield a row for each activation that had one single value over the whole calibration."""
+    known = set()
+    for node, observer in _activation_calls(model):
+        if id(observer) in known:  # values that are moved about share an observer
+            continue
+        known.add(id(observer))
+        low, high = (float(ranges[str(node.target)][bound]) for bound in ("min_val", "max_val"))
+        if low != high:
+            continue
+        source = node.all_input_nodes[0]
+        name = "input" if source.op == "placeholder" else operator_name(source)
+        yield Finding(
+            code="constant-activation",
+            what=f"{name} ({source.name})",
+            where=source_line(source),
+            text=f"every element is {low:.6g} for every calibration sample: its range has no width, "
+            "and other values are clipped",
+        )
 
 
 def _weight_bytes(program: CapturedProgram) -> int:

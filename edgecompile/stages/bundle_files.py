@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgecompile.compare import Outputs
     from edgecompile.evaluate import Quality
     from edgecompile.layer_quality import LayerReport
+    from edgecompile.stages.findings import Findings
     from edgecompile.target import Target
 
 
@@ -107,6 +108,7 @@ def bundle_files(
     floats: Result[Outputs],
     rows: Result[tuple[Quality, ...]],
     layers: Result[LayerReport],
+    findings: Result[Findings],
     target: Target,
 ) -> Result[BundleFiles]:
     """Return the files of one target's bundle."""
@@ -131,6 +133,8 @@ def bundle_files(
             layers=layers.value(),
             samples=len(samples),
             data=data.summary["spec"],
+            findings=findings.value().rows,
+            input_ranges=findings.value().input_ranges,
         )
         references = reference_outputs(cache, program, data, ("exact",))["exact"].value()
         triples = list(zip(samples, floats.value(), references, strict=True))
@@ -162,6 +166,7 @@ def bundle_files(
         data.summary["spec"],
         rows.digest,
         layers.digest,
+        findings.digest,
         str(target.validation.goldens),
         tools(),
     )

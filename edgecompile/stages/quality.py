@@ -48,12 +48,18 @@ class KeptQuality:
 def float_outputs(
     cache: StageCache, captured: Result[CapturedProgram], data: Result[Dataset]
 ) -> Result[Outputs]:
-    """Return what the model itself gives for the samples."""
+    """Return what the model itself gives for the samples.
+
+    Raises:
+        LabelOutOfRangeError: A label is no class of the model.
+    """
 
     def make() -> Outputs:
-        from edgecompile.evaluate import run_float
+        from edgecompile.evaluate import check_labels, run_float
 
-        return run_float(captured.value().exported, data.value().samples, cache.progress)
+        outputs = run_float(captured.value().exported, data.value().samples, cache.progress)
+        check_labels(data.value(), outputs)
+        return outputs
 
     key = digest("float", captured.digest, data.digest, tools())
     return cache.result(KeptOutputs(), key, make, "float model")

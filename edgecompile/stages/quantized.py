@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecompile.cache import digest
-from edgecompile.dataset import Dataset, spread
+from edgecompile.dataset import Dataset
 from edgecompile.errors import CalibrationRequiredError
+from edgecompile.finding import Finding
 from edgecompile.program import CapturedProgram, Declined, QuantizedProgram
 from edgecompile.stage_cache import HashedFile, Result, StageCache
 from edgecompile.stages.captured import steps_of
@@ -30,7 +30,7 @@ class Quantized:
     name = "quantize"
 
     def write(self, value: QuantizedProgram, file: HashedFile) -> dict[str, Any]:
-        """Write the program and what stays in float; the summary has the times."""
+        """Write the program and what stays in float; the summary has the times and the findings."""
         from edgecompile.program_entry import program_text
         from edgecompile.quantize.layers import constants_of
         from edgecompile.tensor_file import write_tensors
@@ -43,7 +43,10 @@ class Quantized:
             "unquantized": [dataclasses.asdict(row) for row in value.unquantized],
         }
         write_tensors(file, constants_of(value.exported), json.dumps(document))
-        return {"steps": [dataclasses.asdict(step) for step in value.steps]}
+        return {
+            "steps": [dataclasses.asdict(step) for step in value.steps],
+            "findings": [dataclasses.asdict(row) for row in value.findings],
+        }
 
     def read(self, path: Path, summary: dict[str, Any]) -> QuantizedProgram:
         """Return the program."""
@@ -59,6 +62,7 @@ class Quantized:
             float_weight_bytes=document["float_weight_bytes"],
             unquantized=tuple(Declined(**row) for row in document["unquantized"]),
             steps=steps_of(summary),
+            findings=tuple(Finding(**row) for row in summary["findings"]),
         )
 
     def can_keep(self, value: QuantizedProgram) -> bool:
@@ -131,6 +135,7 @@ def quantized_program(
 
     Raises:
         CalibrationRequiredError: INT8 without calibration data.
+        NotFiniteValueError: The model computes NaN or infinity for a calibration sample.
     """
     if precision == "fp32":
         return cache.result(
@@ -157,8 +162,7 @@ def quantized_program(
         prepared = prepare(in_float.value(), settings)
 
         def measure() -> Ranges:
-            samples = spread(data.value().samples, settings.calibration_samples)
-            return calibrate(prepared, replace(data.value(), samples=tuple(samples)), cache.progress)
+            return calibrate(prepared, data.value(), cache.progress, settings.calibration_samples)
 
         return convert(prepared, cache.value(Calibrated(), seen_key, measure, "calibrate"))
 

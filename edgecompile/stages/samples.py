@@ -6,12 +6,16 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgecompile.cache import digest
 from edgecompile.dataset import NOISE, Dataset, TensorSpec, load_dataset
 from edgecompile.recording import recording
 from edgecompile.stage_cache import Entry, Result, ResultChangedError, StageCache
 from edgecompile.stages.reads import forget, remember, remembered, tools
+
+if TYPE_CHECKING:
+    import torch
 
 _STAGE = "samples"
 
@@ -43,7 +47,7 @@ def samples_of(
         with recording() as record:
             data = load_dataset(spec, inputs)
         reads = record.reads()
-        known = {"digest": dataset_digest(data), "key": digest(own_key, reads.to_json())}
+        known = _facts(data, inputs) | {"key": digest(own_key, reads.to_json())}
         if reads.unseen:
             cache.progress.note(f"{spec} is read anew in every build: {reads.unseen}")
         else:
@@ -52,7 +56,7 @@ def samples_of(
 
     def load() -> Dataset:
         data = load_dataset(spec, inputs)
-        if dataset_digest(data) != known["digest"]:
+        if _facts(data, inputs)["digest"] != known["digest"]:
             forget(cache, own_key)
             raise ResultChangedError(spec)
         return data
@@ -73,16 +77,36 @@ def noise(inputs: tuple[TensorSpec, ...]) -> Result[Dataset]:
     return Result(_entry({"digest": found, "key": found}, NOISE), load)
 
 
-def dataset_digest(data: Dataset) -> str:
-    """Return a hash of all samples and labels."""
+def _facts(data: Dataset, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
+    """Return what is known of data without its samples.
+
+    `digest` is a hash of all samples and labels, `samples` has one of each sample's inputs (64 bits: enough
+    to tell samples apart), `flat` names the inputs whose elements are equal within every sample.
+    """
     found = hashlib.sha256()
+    samples = []
+    flat = [spec.name for spec in inputs]
     for sample in data.samples:
-        found.update(repr(sample.label).encode())
+        own = hashlib.sha256()
         for tensor in sample.inputs:
-            found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.contiguous().numpy().tobytes())
-    return found.hexdigest()
+            own.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            own.update(tensor.contiguous().numpy().tobytes())
+        found.update(repr(sample.label).encode())
+        found.update(own.digest())
+        samples.append(own.hexdigest()[:16])
+        flat = [
+            spec.name
+            for spec, tensor in zip(inputs, sample.inputs, strict=True)
+            if spec.name in flat and _is_flat(tensor)
+        ]
+    return {"digest": found.hexdigest(), "samples": samples, "flat": flat}
 
 
-def _entry(known: dict[str, str], spec: str) -> Entry:
-    return Entry(stage=_STAGE, key=known["key"], digest=known["digest"], size_bytes=0, summary={"spec": spec})
+def _is_flat(tensor: torch.Tensor) -> bool:
+    """Tell whether a value that gets a range has elements that could differ and do not."""
+    return tensor.is_floating_point() and tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all())
+
+
+def _entry(known: dict[str, Any], spec: str) -> Entry:
+    summary = {"spec": spec, "samples": known.get("samples", []), "flat": known.get("flat", [])}
+    return Entry(stage=_STAGE, key=known["key"], digest=known["digest"], size_bytes=0, summary=summary)

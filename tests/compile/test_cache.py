@@ -40,8 +40,9 @@ def make():
     return net, torch.zeros(1, 3, 8, 8)
 
 def data():
-    for _ in range(4):
-        yield torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(16):
+        yield torch.rand(1, 3, 8, 8, generator=generator)
 """
 LAYERS = """
 import torch
