@@ -18,6 +18,7 @@ from pydantic import Field, with_config
 from edgecompile import catalogue, shipped
 from edgecompile.errors import InvalidTargetError, UnknownPassError, UnknownTargetError, did_you_mean
 from edgecompile.problems import Problems
+from edgecompile.program import Precision
 from edgecompile.setting import Setting
 from edgecompile.strict_toml import STRICT, parse, read_toml
 
@@ -44,6 +45,8 @@ class QuantizationSettings:
         activation_observer: How a range is chosen: the one with the least error over a histogram, or
             the extremes that were seen.
         calibration_samples: The most samples that are used, evenly spaced over the data.
+        weight_group_size: With `int4-weights`, how many neighbouring inputs of a linear layer share a
+            scale; the sizes are those of ONNX Runtime's kernels.
     """
 
     scheme: Literal["static-int8"]
@@ -51,6 +54,7 @@ class QuantizationSettings:
     weight_granularity: Literal["per-channel", "per-tensor"]
     activation_observer: Literal["histogram", "min-max"]
     calibration_samples: Annotated[int, Field(ge=1)]
+    weight_group_size: Literal[16, 32, 64, 128, 256] = 32
 
 
 @with_config(STRICT)
@@ -63,12 +67,14 @@ class EmitSettings:
         delegate: What computes inside the engine ("xnnpack"); "" where an engine has no delegates.
         opset: The ONNX operator set; 0 for formats that have none.
         weight_dtype: The integer type that holds ONNX weights; the values are the same.
+        precisions: What the format can take of a build's `--precision`.
     """
 
     emitter: str
     delegate: Literal["", "xnnpack"] = ""
     opset: Annotated[int, Field(ge=0)] = 0
     weight_dtype: Literal["int8", "uint8"] = "int8"
+    precisions: tuple[Precision, ...] = ("int8", "fp32")
 
 
 @with_config(STRICT)

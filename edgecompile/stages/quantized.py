@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from edgecompile.program import Precision
     from edgecompile.quantize.static_int8 import Ranges
-    from edgecompile.target import Target
+    from edgecompile.target import QuantizationSettings, Target
 
 
 class Quantized:
@@ -129,9 +129,18 @@ def quantized_program(
         return cache.result(
             Quantized(), digest("keep-float", rewritten_key), lambda: _keep_float(rewritten()), "passes"
         )
+    settings = target.quantization
+    if precision != "int8":
+        without_data = digest("quantize", precision, rewritten_key, *_read_by(precision, settings))
+        return cache.result(
+            Quantized(),
+            without_data,
+            lambda: _quantize_without_data(rewritten(), settings, precision),
+            "passes and quantize",
+        )
     if calibration is None:
         raise CalibrationRequiredError("INT8 needs calibration data")
-    data, settings = calibration, target.quantization
+    data = calibration
     seen_key = digest(
         "calibrate",
         rewritten_key,
@@ -154,6 +163,24 @@ def quantized_program(
 
     key = digest("quantize", seen_key, json.dumps(dataclasses.asdict(settings)))
     return cache.result(Quantized(), key, make, "passes and quantize")
+
+
+def _read_by(precision: Precision, settings: QuantizationSettings) -> tuple[str, ...]:
+    """Return the settings that a precision without calibration depends on."""
+    in_groups = (str(settings.weight_group_size),) if precision == "int4-weights" else ()
+    return str(settings.weight_bits), *in_groups
+
+
+def _quantize_without_data(
+    program: CapturedProgram, settings: QuantizationSettings, precision: Precision
+) -> QuantizedProgram:
+    if precision == "int8-dynamic":
+        from edgecompile.quantize.dynamic_int8 import quantize_dynamic
+
+        return quantize_dynamic(program, settings)
+    from edgecompile.quantize.weights_only import quantize_weights
+
+    return quantize_weights(program, settings, bits=4 if precision == "int4-weights" else 8)
 
 
 def _keep_float(program: CapturedProgram) -> QuantizedProgram:
