@@ -8,8 +8,8 @@ The engines differ in what shares s and z (XNNPACK: each row has its own; the ot
 how the parameters are rounded:
 
 - ONNX Runtime: DynamicQuantizeLinear of the ONNX specification.
-- XNNPACK: `xnn_f32_qd8_asymmetric_quantization_params`, which has the reciprocal of s in float32.
-- QNNPACK: PyTorch's `ChooseQuantizationParams`, in float64.
+- XNNPACK: `xnn_f32_qd8_asymmetric_quantization_params`; x is multiplied by the float32 reciprocal of s.
+- QNNPACK: PyTorch's own operators, which choose the parameters in float64.
 """
 
 from __future__ import annotations
@@ -65,18 +65,18 @@ def _onnxruntime(value: torch.Tensor) -> _Quantized:
 
 
 def _qnnpack(value: torch.Tensor) -> _Quantized:
-    chosen, zero_point = torch._choose_qparams_per_tensor(value, False)
-    scale, zero = torch.tensor(chosen, dtype=torch.float32), torch.tensor(float(zero_point))
-    return (torch.round(value * (1 / scale)) + zero).clamp(0, 255), scale, zero
+    scale, zero_point = torch._choose_qparams_per_tensor(value, False)
+    steps = torch.quantize_per_tensor(value, scale, zero_point, torch.quint8).int_repr()
+    return steps.float(), torch.tensor(scale, dtype=torch.float32), torch.tensor(float(zero_point))
 
 
 def _xnnpack(value: torch.Tensor) -> _Quantized:
     low, high = value.amin(-1, keepdim=True).clamp_max(0), value.amax(-1, keepdim=True).clamp_min(0)
-    inverse = torch.where(high > low, 255 / (high - low), 1.0)
-    at_low, at_high = low * inverse, high * inverse
+    scale = torch.where(high > low, (high - low) / 255, 1.0)
+    at_low, at_high = low / scale, high / scale
     zero_point = torch.where((at_low - 128) + (at_high + 127) > 0, -128 - at_low, 127 - at_high)
     zero_point = zero_point.clamp(-128, 127).round()
-    return (torch.round(value * inverse) + zero_point).clamp(-128, 127), 1 / inverse, zero_point
+    return (torch.round(value * (1 / scale)) + zero_point).clamp(-128, 127), scale, zero_point
 
 
 _QUANTIZE = {"exact": _onnxruntime, "xnnpack": _xnnpack, "qnnpack": _qnnpack}
