@@ -12,7 +12,7 @@ from torch import nn
 from edgecompile.capture import capture
 from edgecompile.dataset import Dataset, Sample
 from edgecompile.graph_pass import run_passes
-from edgecompile.program import QuantizedProgram, SourceModel
+from edgecompile.program import CapturedProgram, QuantizedProgram, SourceModel
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize.layers import QuantizedLayer, quantized_layers
 from edgecompile.quantize.static_int8 import quantize
@@ -50,11 +50,18 @@ def quantized(
     """Capture, run the target's passes, and quantize on normal samples."""
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randn(shape, generator=generator) for _ in range(samples)]
-    source = SourceModel(name="net", module=module.eval(), exported=None, example_inputs=(inputs[0],))
-    program = run_passes(capture(source, dynamic_batch=False), [entry.name for entry in TARGET.passes])
+    program = rewritten(module, *shape)
     data = Dataset(samples=tuple(Sample(inputs=(value,), label=None) for value in inputs), spec="random")
     chosen: QuantizationSettings = dataclasses.replace(SETTINGS, **settings)
     return quantize(program, data, chosen, QuietProgress())
+
+
+def rewritten(module: nn.Module, *shape: int) -> CapturedProgram:
+    """Capture, and run the target's passes."""
+    source = SourceModel(
+        name="net", module=module.eval(), exported=None, example_inputs=(torch.zeros(shape),)
+    )
+    return run_passes(capture(source, dynamic_batch=False), [entry.name for entry in TARGET.passes])
 
 
 def layers_of(program: QuantizedProgram) -> dict[str, QuantizedLayer]:
