@@ -170,8 +170,7 @@ def explode_dynamic(exported: ExportedProgram) -> QuantizedProgram:
     root, graph = torch.nn.Module(), Graph()
     inputs = [graph.placeholder(f"layer_{index}_input") for index in range(len(layers))]
     outputs = [
-        _copy_layer(graph, root, constants, layer, value)
-        for layer, value in zip(layers, inputs, strict=True)
+        _copy_layer(graph, root, constants, layer, value) for layer, value in zip(layers, inputs, strict=True)
     ]
     graph.output(tuple(outputs))
     program = torch.export.export(GraphModule(root, graph), tuple(_examples(layers)))

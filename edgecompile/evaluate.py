@@ -173,7 +173,7 @@ def evaluate(
     arithmetics = arithmetics_of([artifact.engine for artifact in artifacts])
     references = run_references(exported, samples, arithmetics, progress)
     ran = [run_one(artifact, samples, progress) for artifact in artifacts]
-    return quality_rows(ran, references, samples, float_outputs, precision, settings)
+    return quality_rows(ran, references, samples, float_outputs, precision=precision, settings=settings)
 
 
 def quality_rows(
@@ -181,6 +181,7 @@ def quality_rows(
     references: Mapping[Arithmetic, Outputs],
     samples: Sequence[Sample],
     float_outputs: Outputs,
+    *,
     precision: Precision,
     settings: ValidationSettings,
 ) -> tuple[Quality, ...]:
@@ -210,7 +211,7 @@ def quality_rows(
     for run in ran:
         own = references[load_engine(run.engine).arithmetic]
         found, expected = closeness(run.outputs, float_outputs), closeness(own, float_outputs)
-        missed = list(_missed(found, expected, len(samples), settings))
+        missed = _missed(found, expected, len(samples), settings)
         if precision in ("int8-weights", "int4-weights"):
             missed += _missed_by_rounding(closeness(run.outputs, own), settings)
         rows.append(

@@ -83,7 +83,7 @@ def _products(weight: ir.Value) -> Iterator[ir.Node]:
 def _integers(
     graph: ir.Graph, name: str | None, steps: Array, scales: Array, weight_dtype: WeightDtype
 ) -> tuple[ir.Value, ...]:
-    """Store a weight (N, K) for MatMulInteger; return the steps (K, N), their zero point () and scales (N,)."""
+    """Store a weight (N, K) for MatMulInteger; return steps (K, N), zero point () and scales (N,)."""
     moved = 128 if weight_dtype == "uint8" else 0
     transposed = (steps.T.astype(np.int16) + moved).astype(weight_dtype)
     return (

@@ -64,7 +64,7 @@ def _values(editor: ProgramEditor, weight: Node) -> torch.Tensor:
 
 
 def configs_with_float_activations() -> list[type[XNNPartitionerConfig]]:
-    """Return the partitioner's rules, and that a linear layer's input may be in float where its weight is not."""
+    """Return the partitioner's rules, with one that lets inputs be in float where weights are not."""
     from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
     from executorch.backends.xnnpack.partition.config.gemm_configs import LinearConfig
     from executorch.backends.xnnpack.utils.quant_utils import is_dequant, tag_as_implicit_q_dq

@@ -64,10 +64,7 @@ class Executorch:
             from executorch.exir.passes import MemoryPlanningPass
 
             try:
-                exported, in_float, rules = program.exported, (), None
-                if program.precision == "int8-weights":
-                    exported, in_float = for_float_activations(exported)
-                    rules = configs_with_float_activations()
+                exported, in_float, rules = _prepared(program)
                 with _reasons() as reasons:
                     edge = _lower(exported, delegate=settings.delegate == "xnnpack", rules=rules)
                 graph_module = edge.exported_program().graph_module
@@ -95,6 +92,14 @@ class Executorch:
             delegates=dict(sorted(delegates.items())),
             declined=declined,
         )
+
+
+def _prepared(program: QuantizedProgram) -> tuple[ExportedProgram, tuple[Declined, ...], list[Any] | None]:
+    """Return what is lowered, what of it is stored in float, and the partitioner's rules if not the stock."""
+    if program.precision != "int8-weights":
+        return program.exported, (), None
+    exported, in_float = for_float_activations(program.exported)
+    return exported, in_float, configs_with_float_activations()
 
 
 def _lower(

@@ -1,6 +1,6 @@
-"""The dynamically quantized program as a list of layers: what the reference, the emitters and the checks share.
+"""The dynamically quantized program as a list of layers, for the reference, the emitters and the checks.
 
-    choose_qparams(x) -> quantize(x) -> dequantize -> linear(dequantize(weight), bias)
+choose_qparams(x) -> quantize(x) -> dequantize -> linear(dequantize(weight), bias)
 """
 
 from __future__ import annotations

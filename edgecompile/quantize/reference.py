@@ -22,13 +22,13 @@ from edgecompile.quantize.layers import (
     DEQUANTIZE_PER_CHANNEL,
     QUANTIZE,
     QuantizationParameters,
-    QuantizedLayer,
     constants_of,
     parameters_of,
     quantized_layers,
 )
 
 Outputs = tuple[torch.Tensor, ...]
+# The layer is a QuantizedLayer or a DynamicLayer.
 Observer = Callable[[Any, tuple[torch.Tensor, ...], torch.Tensor], None]
 
 

@@ -76,7 +76,9 @@ def _reason_in_8_bits(layer: Node, constants: dict[str, torch.Tensor], group_siz
     """Return why a weight cannot be stored in groups of 4 bits, or None where it can be."""
     if layer.target is not aten.linear.default:
         return "only linear layers have kernels for 4 bits"
-    inputs = constants[layer.args[1].name].shape[1]  # type: ignore[union-attr]
+    weight = layer.args[1]
+    assert isinstance(weight, Node)
+    inputs = constants[weight.name].shape[1]
     if inputs % group_size:
         return f"its {inputs} inputs are no multiple of the group of {group_size}"
     return None

@@ -52,7 +52,12 @@ class Graph:
         """Return the nodes that the engine runs as one kernel: with the bias and the activation."""
         unit = [node]
         after = self._only_consumer(node)
-        if node.op_type in {"MatMul", "MatMulNBits"} and after and after.op_type == "Add" and self._has_constant(after):
+        if (
+            node.op_type in {"MatMul", "MatMulNBits"}
+            and after
+            and after.op_type == "Add"
+            and self._has_constant(after)
+        ):
             unit.append(after)
             after = self._only_consumer(after)
         if after and after.op_type in ACTIVATIONS:

@@ -99,7 +99,7 @@ class _Archive:
         return read_pickle(self._zip.read(f"{self._folder}/{name}.pkl"))
 
     def _call(self, call: Call) -> object:
-        """Record one call as a layer; return what stands for its result: a weight that is dequantized, itself."""
+        """Record one call as a layer; return what stands for its result, of a dequantized weight itself."""
         namespace, _, short = call.operator.partition("::")
         arguments = call.arguments or ()
         weight = next((found for found in map(_weight, arguments) if found), None)

@@ -115,8 +115,8 @@ def quality(
             references,
             data.value().samples,
             floats.value(),
-            program.value().precision,
-            target.validation,
+            precision=program.value().precision,
+            settings=target.validation,
         )
 
     key = digest(

@@ -174,7 +174,9 @@ def test_a_wrong_weight_is_found(monkeypatch):
 
 def test_one_activation_explains_a_row():
     weight = torch.randint(-127, 128, (24, 40), dtype=torch.int8)
-    assert is_one_activation(weight[:, 7].double(), weight) and is_one_activation(-weight[:, 7].double(), weight)
+    assert is_one_activation(weight[:, 7].double(), weight) and is_one_activation(
+        -weight[:, 7].double(), weight
+    )
     other = weight[:, 7].double()
     other[-1] += 1
     assert not is_one_activation(other, weight)

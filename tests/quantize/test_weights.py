@@ -64,7 +64,9 @@ def mixed_program(bits):
 def test_int8_weights():
     program = mixed_program(8)
     assert program.precision == "int8-weights" and program.steps[-1].rewrites == 3
-    weights = [node.args[4:6] for node in program.exported.graph.nodes if node.target is DEQUANTIZE_PER_CHANNEL]
+    weights = [
+        node.args[4:6] for node in program.exported.graph.nodes if node.target is DEQUANTIZE_PER_CHANNEL
+    ]
     assert weights == [(-127, 127)] * 3
     rows = {row.what: row.reason for row in program.unquantized}
     assert rows == {
@@ -76,7 +78,9 @@ def test_int8_weights():
 def test_int4_weights_say_what_is_stored_in_8_bits():
     program = mixed_program(4)
     assert program.precision == "int4-weights" and program.steps[-1].rewrites == 3
-    weights = [node.args[4:6] for node in program.exported.graph.nodes if node.target is DEQUANTIZE_PER_CHANNEL]
+    weights = [
+        node.args[4:6] for node in program.exported.graph.nodes if node.target is DEQUANTIZE_PER_CHANNEL
+    ]
     assert weights == [(-127, 127), (-8, 7), (-127, 127)]
     rows = {row.what: row.reason for row in program.unquantized}
     assert rows["conv2d (conv2d)"].endswith("in 8 bits: only linear layers have kernels for 4 bits")

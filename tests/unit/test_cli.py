@@ -69,7 +69,11 @@ def test_version_and_bare_call(capsys):
         (["build", "--taget", "x"], "there is no option '--taget'", "did you mean '--target'?"),
         (["build"], "Missing argument 'MODEL'", "`edgecompile build --help`"),
         (["build", "x", "--target"], "Option '--target' requires an argument", "build --help"),
-        (["build", "x", "--precision", "int4"], "'int4' is not one of 'int8', 'int8-dynamic',", "build --help"),
+        (
+            ["build", "x", "--precision", "int4"],
+            "'int4' is not one of 'int8', 'int8-dynamic',",
+            "build --help",
+        ),
         (["validate", "x", "--on", "emulater"], "there is no place 'emulater'", "did you mean 'emulator'?"),
         (["devices", "pixel-6", "--attached"], "--attached lists what adb sees", "--on adb:SERIAL"),
         (["targets", "a", "b"], "unexpected extra argument", "targets --help"),
