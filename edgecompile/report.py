@@ -16,7 +16,6 @@ from edgecompile.artifact import Artifact
 from edgecompile.compare import Closeness
 from edgecompile.evaluate import Quality
 from edgecompile.program import Declined, QuantizedProgram
-from edgecompile.quantize.layers import quantized_layers
 from edgecompile.text_table import render, table
 
 
@@ -41,10 +40,12 @@ class Report:
 
     def text(self) -> str:
         """Return report.txt."""
-        layers = len(quantized_layers(self.program.exported))
+        layers = sum(step.rewrites for step in self.program.steps if step.name == "quantize")
         head = f"{self.program.name} for {self.target}, {self.program.precision}"
         if layers:
-            head += f", {layers} quantized layers, {len(self.program.unquantized)} operators in float"
+            head += f", {layers} quantized layers"
+        if self.program.precision == "int8":
+            head += f", {len(self.program.unquantized)} operators in float"
         parts = [
             head + "\n",
             render(self._artifact_table()),
