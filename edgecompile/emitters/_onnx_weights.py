@@ -41,21 +41,23 @@ def lower_weights(model: ir.Model, precision: Precision, weight_dtype: WeightDty
     """
     graph = model.graph
     quantized: dict[ir.Value, tuple[ir.Value, ...]] = {}
+    stored: dict[tuple[ir.Value | None, bytes], tuple[ir.Value, ...]] = {}  # by their steps and scales
     for node in list(graph):
         grid = grid_of(node, "DequantizeLinear")
         steps = constant(node.inputs[0]) if grid is not None else None
         if grid is None or steps is None:
             continue
+        key = (node.inputs[0], grid.scale.tobytes())
         if precision == "int8-dynamic":
-            products = list(_products(node.outputs[0]))
-            stored = _integers(graph, products[0].name, steps, grid.scale, weight_dtype)
-            for product in products:
-                _quantize_at_run_time(product, stored, quantized)
+            for product in _products(node.outputs[0]):
+                if key not in stored:
+                    stored[key] = _integers(graph, product.name, steps, grid.scale, weight_dtype)
+                _quantize_at_run_time(product, stored[key], quantized)
         elif precision == "int4-weights" and _fits_nibbles(steps):
-            products = list(_products(node.outputs[0]))
-            stored = _nibbles(graph, products[0], steps, grid.scale)
-            for product in products:
-                _multiply_in_groups(product, stored, steps)
+            for product in _products(node.outputs[0]):
+                if key not in stored:
+                    stored[key] = _nibbles(graph, product, steps, grid.scale)
+                _multiply_in_groups(product, stored[key], steps)
             model.opset_imports[_MICROSOFT] = 1
         else:
             _dequantize_at_load(graph, node, steps, grid.scale)

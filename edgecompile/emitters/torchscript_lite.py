@@ -156,7 +156,10 @@ class _Printer:
 
     def _print_dynamic(self, layer: DynamicLayer) -> None:
         packed = torch.ops.quantized.linear_prepack(_quantized_weight(layer.weights), layer.weights.bias)
-        attribute = self.attribute(f"{layer.name}_packed", packed)
+        # Layers that share weight and bias name the same attribute, and the file holds it once.
+        _, weight, *bias = layer.compute.all_input_nodes
+        shared = "_".join(node.name for node in (weight.all_input_nodes[0], *bias))
+        attribute = self.attribute(f"{shared}_packed", packed)
         # False: no bit of the activations is kept free, as QNNPACK's integer sums are exact.
         self.assign(layer.name, "quantized::linear_dynamic", str(layer.source), attribute, "False")
 
@@ -164,7 +167,7 @@ class _Printer:
         """Print a weight that is stored in integers and read by operators in float."""
         weights = weights_of(next(iter(node.users)), self._constants)
         assert weights is not None
-        attribute = self.attribute(f"{node.name}_steps", _quantized_weight(weights))
+        attribute = self.attribute(node.all_input_nodes[0].name, _quantized_weight(weights))
         self.assign(node.name, "aten::dequantize", attribute)
         for reader in node.users:
             self.declined.append(

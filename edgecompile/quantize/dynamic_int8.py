@@ -43,6 +43,8 @@ def quantize_dynamic(program: CapturedProgram, settings: QuantizationSettings) -
     reasons: dict[str, str] = {}
     for layer in editor.calls(aten.linear.default):
         reason = reason_in_float(layer, constants)
+        if reason is None and layer.meta["val"].dim() < 2:
+            reason = "its input is a single vector without a batch, which QNNPACK does not take"
         if reason is not None:
             reasons[layer.name] = reason
             continue

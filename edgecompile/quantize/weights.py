@@ -57,33 +57,39 @@ class WeightGrid:
 
 
 class WeightStore:
-    """Quantizes the weights of a program that is edited; one that several layers read is stored once."""
+    """Quantizes the weights of a program that is edited; one that several layers read is stored once.
+
+    Each layer dequantizes for itself all the same: a delegate takes a layer with all that it reads, and two
+    layers that share a node would have to be taken together.
+    """
 
     def __init__(self, editor: ProgramEditor) -> None:
         self._editor = editor
-        self._stored: dict[tuple[Node, WeightGrid], Node] = {}
+        self._stored: dict[tuple[Node, WeightGrid], list[Node]] = {}
 
     def dequantized(self, layer: Node, grid: WeightGrid) -> Node:
-        """Return the node that dequantizes a layer's weight, inserted before the first layer that reads it.
+        """Return a node that dequantizes a layer's weight, inserted before the layer.
 
         Before: linear(x, w)  w (N, K)
         After:  linear(x, dequantize_per_channel(q, s))              q (N, K), s (N,)
                 linear(x, view(dequantize_per_channel(q, s)))        q (N * K / g, g), s (N * K / g,)
         """
-        source = layer.args[1]
+        editor, source = self._editor, layer.args[1]
         assert isinstance(source, Node)
         if (source, grid) not in self._stored:
-            self._stored[source, grid] = self._insert(layer, source, grid)
-        return self._stored[source, grid]
+            self._stored[source, grid] = self._store(source, grid)
+        stored = self._stored[source, grid]
+        node = editor.insert(layer, DEQUANTIZE_PER_CHANNEL, *stored, 0, *grid.bounds, torch.int8)
+        shape = list(source.meta["val"].shape)
+        return editor.insert(layer, aten.view.default, node, shape) if grid.group_size else node
 
-    def _insert(self, layer: Node, source: Node, grid: WeightGrid) -> Node:
-        editor, weight = self._editor, self._editor.constant(source)
+    def _store(self, source: Node, grid: WeightGrid) -> list[Node]:
+        """Add the steps, their scales and the zero points as constants."""
+        weight = self._editor.constant(source)
         assert weight is not None
         steps, scales = grid.quantize(weight)
         zero_points = torch.zeros(len(scales), dtype=torch.int64)
-        stored = [
-            editor.add_constant(f"{source.name}_{role}", value)
+        return [
+            self._editor.add_constant(f"{source.name}_{role}", value)
             for role, value in (("steps", steps), ("scales", scales), ("zero_points", zero_points))
         ]
-        node = editor.insert(layer, DEQUANTIZE_PER_CHANNEL, *stored, 0, *grid.bounds, torch.int8)
-        return editor.insert(layer, aten.view.default, node, list(weight.shape)) if grid.group_size else node

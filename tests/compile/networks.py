@@ -96,6 +96,24 @@ def mlp():
     return nn.Sequential(*layers).eval(), (torch.randn(4, 96),)
 
 
+class Tied(nn.Module):
+    """One linear layer, used three times with something the delegate may leave out between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.layer = nn.Linear(256, 256)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            x = functional.layer_norm(torch.tanh(self.layer(x)), (256,))
+        return x
+
+
+def tied():
+    return Tied().eval(), (torch.randn(4, 256),)
+
+
 def block():
     return Block().eval(), (torch.randn(1, 12, 64),)
 

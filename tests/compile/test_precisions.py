@@ -171,6 +171,15 @@ def test_convolutions(bundles):
     assert not any(row["missed"] for row in report["quality"])
 
 
+@pytest.mark.parametrize("precision", FORMATS)
+def test_a_weight_that_several_layers_share_is_stored_once(bundles, precision):
+    bundle = load_bundle(bundles("tied", precision))
+    for artifact in bundle.artifacts:
+        assert artifact.size_bytes < 256 * 256 + 35e3, artifact.format
+    report = json.loads((bundle.path / "report.json").read_text())
+    assert all(row["missed"] == [] for row in report["quality"])
+
+
 @pytest.mark.parametrize("precision", ["int8-dynamic", "int8-weights"])
 def test_dynamic_batch(bundles, precision):
     bundle = load_bundle(bundles("mlp", precision, "--dynamic-batch"))

@@ -56,6 +56,9 @@ def test_what_stays_in_float_says_why():
         scores = features @ features.T
         return scores @ F.linear(net.last(features), features[:4, :5])
 
+    vector = program_of(lambda net, x: net.layer(x), (48,), layer=nn.Linear(48, 4))
+    (row,) = vector.unquantized
+    assert row.reason == "its input is a single vector without a batch, which QNNPACK does not take"
     program = program_of(function, (4, 3, 8, 8), conv=nn.Conv2d(3, 8, 3), last=nn.Linear(8, 5))
     assert [layer.name for layer in dynamic_layers(program.exported)] == ["linear"]
     rows = [(row.what, row.reason) for row in program.unquantized]

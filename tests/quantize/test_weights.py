@@ -93,6 +93,8 @@ def test_a_weight_that_several_layers_read_is_stored_once():
     tied = quantize_weights(program, SETTINGS, 4)
     stored = [value for value in constants_of(tied.exported).values() if value.dtype == torch.int8]
     assert len(stored) == 1 and tied.steps[-1].rewrites == 2
+    nodes = [node for node in tied.exported.graph.nodes if node.target is DEQUANTIZE_PER_CHANNEL]
+    assert len(nodes) == 2, "a delegate takes each layer by itself"
 
 
 @pytest.mark.parametrize("bits", [4, 8])
