@@ -42,6 +42,16 @@ def model() -> tuple[nn.Module, tuple[torch.Tensor]]:
     return _encoder(4, 128, 4)
 
 
+def calibration() -> Iterator[torch.Tensor]:
+    """32 samples of noise for the small network."""
+    yield from _noise(32, 128, seed=1)
+
+
+def evaluation() -> Iterator[torch.Tensor]:
+    """16 others."""
+    yield from _noise(16, 128, seed=2)
+
+
 def large() -> tuple[nn.Module, tuple[torch.Tensor]]:
     """The large network: 302 million parameters, 1.21 GB of float weights."""
     return _encoder(24, 1024, 16)
@@ -49,6 +59,10 @@ def large() -> tuple[nn.Module, tuple[torch.Tensor]]:
 
 def samples() -> Iterator[torch.Tensor]:
     """Eight samples of noise for the large network."""
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(8):
-        yield torch.rand(1, TOKENS, 1024, generator=generator)
+    yield from _noise(8, 1024, seed=0)
+
+
+def _noise(count: int, width: int, seed: int) -> Iterator[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        yield torch.rand(1, TOKENS, width, generator=generator)

@@ -85,7 +85,13 @@ def measure(name: str, folder: Path, images: int) -> dict[str, Any]:
     with torch.no_grad():
         float_outputs = run_float(captured.exported, samples, progress)
     quality = evaluate(
-        program.exported, runs, samples, float_outputs, settings=target.validation, progress=progress
+        program.exported,
+        runs,
+        samples,
+        float_outputs,
+        precision=program.precision,
+        settings=target.validation,
+        progress=progress,
     )
     contents = pte.read(emitted["pte"].data)
     document: dict[str, Any] = {

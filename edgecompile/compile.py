@@ -21,9 +21,10 @@ from edgecompile.stages.bundle_files import BundleFiles, bundle_files
 from edgecompile.stages.captured import captured_program, input_specs_of
 from edgecompile.stages.emitted import Lowering
 from edgecompile.stages.findings import findings, note_findings
+from edgecompile.stages.in_float import float_program
 from edgecompile.stages.layers import layer_quality
 from edgecompile.stages.quality import float_outputs, quality
-from edgecompile.stages.quantized import float_program, quantized_program
+from edgecompile.stages.quantized import quantized_program
 from edgecompile.stages.samples import noise, samples_of
 from edgecompile.target import Target, load_target
 
@@ -66,7 +67,9 @@ def _compile(
         floats = float_outputs(cache, captured, evaluation)
         programs, layers = [], []
         for target in targets:
-            in_float = float_program(cache, captured, target)
+            in_float = float_program(
+                cache, captured, calibration=calibration, target=target, precision=settings.precision
+            )
             program = quantized_program(
                 cache, in_float, calibration=calibration, target=target, precision=settings.precision
             )

@@ -192,6 +192,12 @@ class CalibrationRequiredError(EdgecompileError):
     code = "calibration-required"
 
 
+class UnsupportedPrecisionError(EdgecompileError):
+    """`--precision` names one that a format of the target cannot take."""
+
+    code = "unsupported-precision"
+
+
 class UnreadableDataError(EdgecompileError):
     """Calibration or evaluation data that cannot be found or read."""
 

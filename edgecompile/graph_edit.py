@@ -136,6 +136,13 @@ class ProgramEditor:
         return detect_fake_mode(values)
 
 
+def operand(node: Node, index: int = 0) -> Node:
+    """Return an argument of a node that is known to be a node."""
+    argument = node.args[index]
+    assert isinstance(argument, Node)
+    return argument
+
+
 @contextmanager
 def no_host_kernels() -> Iterator[None]:
     """Keep the choice of this host's kernels out of the program.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch.export import ExportedProgram
 
-Precision = Literal["int8", "fp32"]
+Precision = Literal["int8", "int8-dynamic", "int8-weights", "int4-weights", "fp32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,9 @@ class QuantizedProgram:
     """The program that every emitter lowers.
 
     Attributes:
-        exported: The ATen graph; in INT8 with quantize/dequantize nodes around what is quantized.
+        precision: What is quantized: weights and activations (`int8`), the activations at run time
+            (`int8-dynamic`), weights alone (`int8-weights`, `int4-weights`), nothing (`fp32`).
+        exported: The ATen graph; with quantize/dequantize nodes around what is quantized.
         float_weight_bytes: What the constants took before quantization.
         unquantized: What stays in float, and why; empty in fp32, where nothing was to be quantized.
         findings: What calibration found.

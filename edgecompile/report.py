@@ -19,7 +19,6 @@ from edgecompile.finding import Finding
 from edgecompile.input_range import InputRange
 from edgecompile.layer_quality import LayerReport
 from edgecompile.program import Declined, QuantizedProgram
-from edgecompile.quantize.layers import quantized_layers
 from edgecompile.text_table import render, table
 
 
@@ -50,10 +49,12 @@ class Report:
 
     def text(self) -> str:
         """Return report.txt."""
-        layers = len(quantized_layers(self.program.exported))
+        layers = sum(step.rewrites for step in self.program.steps if step.name == "quantize")
         head = f"{self.program.name} for {self.target}, {self.program.precision}"
         if layers:
-            head += f", {layers} quantized layers, {len(self.program.unquantized)} operators in float"
+            head += f", {layers} quantized layers"
+        if self.program.precision == "int8":
+            head += f", {len(self.program.unquantized)} operators in float"
         parts = [
             head + "\n",
             render(self._artifact_table()),

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, with_config
 
@@ -21,13 +21,14 @@ from edgecompile.errors import (
     ModelNotFoundError,
     OutputNotWritableError,
     UnknownFormatError,
+    UnsupportedPrecisionError,
     UsageError,
 )
 from edgecompile.problems import Problems
 from edgecompile.program import Precision
 from edgecompile.setting import Setting, Value
 from edgecompile.strict_toml import STRICT_KEBAB, parse, read_toml
-from edgecompile.target import load_target, target_names, target_settings
+from edgecompile.target import Target, load_target, target_names, target_settings
 from edgecompile.user_code import check_spec
 
 
@@ -234,12 +235,15 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
             known = load_target(name, settings.quantization).formats
             for wrong in (format_name for format_name in settings.formats if format_name not in known):
                 problems.add(UnknownFormatError(wrong, known, where=f"target {name}"))
+        with problems.collecting():
+            _check_precision(settings, load_target(name))
     if settings.precision == "int8" and settings.calibration is None:
         problems.add(
             CalibrationRequiredError(
                 "INT8 needs calibration data",
                 where=f"precision: int8 ({settings.origins.get('precision', 'default')})",
-                hint="add `--calibration DATA`, some 100 typical inputs; or build with `--precision fp32`",
+                hint="add `--calibration DATA`, some 100 typical inputs; the other precisions need none: "
+                f"{', '.join(name for name in get_args(Precision) if name != 'int8')}",
             )
         )
     for data in (settings.calibration, settings.evaluation):
@@ -250,6 +254,27 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
         _check_output(settings.output)
         for name in settings.targets:
             check_replaceable(settings.output / name)
+
+
+def _check_precision(settings: BuildSettings, target: Target) -> None:
+    """Check that every format that is emitted can take the precision.
+
+    Raises:
+        UnsupportedPrecisionError: One cannot.
+    """
+    wanted = settings.precision
+    chosen = [name for name in settings.formats or target.formats if name in target.formats]
+    unable = [name for name in chosen if wanted not in target.emit[name].precisions]
+    if not unable:
+        return
+    able = [name for name in target.formats if wanted in target.emit[name].precisions]
+    formats = " ".join(f"--format {name}" for name in able)
+    raise UnsupportedPrecisionError(
+        f"{', '.join(unable)} cannot take the precision {wanted!r} on {target.name}",
+        where=f"precision: {wanted} ({settings.origins.get('precision', 'default')})",
+        known="\n".join(f"{name}: {', '.join(target.emit[name].precisions)}" for name in target.formats),
+        hint=f"build what can with `{formats}`" if able else "choose another precision or target",
+    )
 
 
 def _check_model(model: str) -> None:

@@ -24,6 +24,7 @@ from edgecompile.errors import (
     did_you_mean,
 )
 from edgecompile.problems import Problems
+from edgecompile.program import Precision
 from edgecompile.setting import Setting
 from edgecompile.strict_toml import STRICT, parse, read_toml
 
@@ -59,6 +60,8 @@ class QuantizationSettings:
         weight_rounding: To the nearest integer, or so that the errors of a row cancel on the samples.
         bias_correction: Whether biases take up the mean error of their layer.
         correction_samples: The most samples that weights and biases are corrected on, evenly spaced.
+        weight_group_size: With `int4-weights`, how many neighbouring inputs of a linear layer share a
+            scale; the sizes are those of ONNX Runtime's kernels.
     """
 
     scheme: Literal["static-int8"]
@@ -70,6 +73,7 @@ class QuantizationSettings:
     activation_symmetry: Literal["affine", "symmetric"]
     power_of_two_scales: bool
     calibration_samples: Annotated[int, Field(ge=1)]
+    weight_group_size: Literal[16, 32, 64, 128, 256] = 32
     equalization: bool
     weight_rounding: Literal["nearest", "compensated"]
     bias_correction: bool
@@ -92,12 +96,14 @@ class EmitSettings:
         delegate: What computes inside the engine ("xnnpack"); "" where an engine has no delegates.
         opset: The ONNX operator set; 0 for formats that have none.
         weight_dtype: The integer type that holds ONNX weights; the values are the same.
+        precisions: What the format can take of a build's `--precision`.
     """
 
     emitter: str
     delegate: Literal["", "xnnpack"] = ""
     opset: Annotated[int, Field(ge=0)] = 0
     weight_dtype: Literal["int8", "uint8"] = "int8"
+    precisions: tuple[Precision, ...] = ("int8", "fp32")
 
 
 @with_config(STRICT)

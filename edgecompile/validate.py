@@ -16,6 +16,7 @@ from edgecompile.artifact import CONSTANTS, MANIFEST, PROGRAM, Bundle, load_bund
 from edgecompile.artifact_run import ArtifactRun, Place, in_python, over_connection
 from edgecompile.connection import Connection
 from edgecompile.dataset import Sample
+from edgecompile.dynamic_check import check_dynamic_layers
 from edgecompile.emitter import load_emitter
 from edgecompile.engine_libraries import runs_on
 from edgecompile.errors import InvalidManifestError
@@ -163,14 +164,24 @@ def validate(
         native, notes = _native_runs(bundle, connection, there, progress)
         places |= dict.fromkeys((run.name for run in native), there)
         runs += native
-    quality = evaluate(exported, runs, samples, float_outputs, settings=target.validation, progress=progress)
+    precision = bundle.manifest.precision
+    quality = evaluate(
+        exported,
+        runs,
+        samples,
+        float_outputs,
+        precision=precision,
+        settings=target.validation,
+        progress=progress,
+    )
     checks: dict[str, tuple[LayerResult, ...]] = {}
-    if layers and bundle.manifest.precision == "int8":
+    if layers and precision in ("int8", "int8-dynamic"):
+        check = check_layers if precision == "int8" else check_dynamic_layers
         for run in runs:
             (row,) = (row for row in quality if row.name == run.name)
             chosen = _layer_samples(row, samples)
             if chosen:
-                checks[run.name] = check_layers(
+                checks[run.name] = check(
                     exported,
                     target.emit[run.format],
                     chosen,

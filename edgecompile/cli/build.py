@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from edgecompile.cli.options import KeyValue, json_option, traceback_option
 from edgecompile.errors import UsageError
+from edgecompile.program import Precision
 
 
 @click.command("build")
@@ -19,7 +20,7 @@ from edgecompile.errors import UsageError
 @click.option("--format", multiple=True, metavar="NAME", help="Emit only this format; may be repeated.")
 @click.option("--calibration", metavar="DATA", help="Typical inputs, to choose the quantization ranges.")
 @click.option("--evaluation", metavar="DATA", help="Other inputs, to measure quality on.")
-@click.option("--precision", type=click.Choice(["int8", "fp32"]), help="Default: int8.")
+@click.option("--precision", type=click.Choice(get_args(Precision)), help="Default: int8.")
 @click.option(
     "--quantization",
     type=KeyValue(),

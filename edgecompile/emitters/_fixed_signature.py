@@ -35,8 +35,12 @@ class FixedSignature(ExportGraphSignature):
         return super().inputs_to_lifted_tensor_constants
 
 
-def quick_partitioner() -> Any:
-    """Return XNNPACK's partitioner; it looks at a program under a fixed signature."""
+def quick_partitioner(configs: list[Any] | None = None) -> Any:
+    """Return XNNPACK's partitioner; it looks at a program under a fixed signature.
+
+    Args:
+        configs: What can be delegated, one class an operator; None for all that ExecuTorch has.
+    """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 
     class Partitioner(XnnpackPartitioner):  # type: ignore[misc]
@@ -47,7 +51,7 @@ def quick_partitioner() -> Any:
             finally:
                 ep._graph_signature = before
 
-    return Partitioner()
+    return Partitioner(configs=configs)
 
 
 def fix_signature(program: ExportedProgram) -> ExportGraphSignature:

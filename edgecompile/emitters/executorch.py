@@ -23,6 +23,7 @@ from edgecompile.emitters._fixed_signature import quick_partitioner
 from edgecompile.emitters._known_versions import is_known
 from edgecompile.emitters._light_import import import_executorch
 from edgecompile.emitters._xnnpack_passes import only_useful_passes
+from edgecompile.emitters._xnnpack_weights import configs_with_float_activations, for_float_activations
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
 from edgecompile.errors import LoweringFailedError
@@ -63,12 +64,13 @@ class Executorch:
             from executorch.exir.passes import MemoryPlanningPass
 
             try:
+                exported, in_float, rules = _prepared(program)
                 with _reasons() as reasons:
-                    edge = _lower(program.exported, delegate=settings.delegate == "xnnpack")
+                    edge = _lower(exported, delegate=settings.delegate == "xnnpack", rules=rules)
                 graph_module = edge.exported_program().graph_module
                 operators = _operators(graph_module)
                 delegates = _delegates(graph_module)
-                declined = tuple(_outside(graph_module, reasons))
+                declined = (*in_float, *_outside(graph_module, reasons))
                 # Inputs are planned at their largest size; those of a large batch stay the caller's.
                 planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
                 _keep_delegate_outputs(graph_module)
@@ -92,7 +94,17 @@ class Executorch:
         )
 
 
-def _lower(exported: ExportedProgram, *, delegate: bool) -> EdgeProgramManager:
+def _prepared(program: QuantizedProgram) -> tuple[ExportedProgram, tuple[Declined, ...], list[Any] | None]:
+    """Return what is lowered, what of it is stored in float, and the partitioner's rules if not the stock."""
+    if program.precision != "int8-weights":
+        return program.exported, (), None
+    exported, in_float = for_float_activations(program.exported)
+    return exported, in_float, configs_with_float_activations()
+
+
+def _lower(
+    exported: ExportedProgram, *, delegate: bool, rules: list[Any] | None = None
+) -> EdgeProgramManager:
     """Return the program in the edge dialect, with all that can be inside the delegate.
 
     The same as ExecuTorch's `to_edge_transform_and_lower`, which decomposes three times over: it asks
@@ -104,7 +116,7 @@ def _lower(exported: ExportedProgram, *, delegate: bool) -> EdgeProgramManager:
 
     if not delegate:
         return to_edge(exported, compile_config=_config())
-    partitioner = quick_partitioner()
+    partitioner = quick_partitioner(rules)
     whole, _ = partitioner.ops_to_not_decompose(exported)
     with only_useful_edge_passes(), only_useful_passes():
         known = is_known("executorch", "torch")

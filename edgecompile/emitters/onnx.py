@@ -19,10 +19,12 @@ from onnx_ir.passes.common import OutputFixPass, TopologicalSortPass
 
 from edgecompile.artifact import Emitted
 from edgecompile.emitters._onnx_qdq import prepare_for_fusion
+from edgecompile.emitters._onnx_weights import lower_weights
 from edgecompile.engines.onnxruntime import Onnxruntime, optimized_graph
 from edgecompile.errors import LoweringFailedError
 from edgecompile.graph_edit import source_line
 from edgecompile.program import Declined, QuantizedProgram
+from edgecompile.quantize.dynamic_layers import with_float_activations
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -46,9 +48,13 @@ class Onnx:
         Raises:
             LoweringFailedError: An operator has no ONNX form, or the result is not valid ONNX.
         """
-        exported = _export(program.exported, settings.opset)
+        is_dynamic = program.precision == "int8-dynamic"
+        lowered = with_float_activations(program.exported) if is_dynamic else program.exported
+        exported = _export(lowered, settings.opset)
         model = ir.from_proto(_simplify(exported))
         _name_nodes(model.graph)
+        if program.precision not in ("int8", "fp32"):
+            lower_weights(model, program.precision, settings.weight_dtype)
         prepare_for_fusion(model, settings.weight_dtype)
         OutputFixPass()(model)
         TopologicalSortPass()(model)

@@ -20,16 +20,20 @@ from edgecompile.artifact import Emitted
 from edgecompile.engines.torchscript_lite import TorchscriptLite as Engine
 from edgecompile.engines.torchscript_lite import qnnpack
 from edgecompile.errors import LoweringFailedError
-from edgecompile.graph_edit import user_input_names
+from edgecompile.graph_edit import operator_name, source_line, user_input_names
 from edgecompile.program import Declined, QuantizedProgram
+from edgecompile.quantize.dynamic_layers import DynamicLayer, dynamic_layers
 from edgecompile.quantize.layers import (
     DEQUANTIZE,
+    DEQUANTIZE_PER_CHANNEL,
     QUANTIZE,
     QuantizationParameters,
     QuantizedLayer,
+    Weights,
     constants_of,
     parameters_of,
     quantized_layers,
+    weights_of,
 )
 
 if TYPE_CHECKING:
@@ -112,6 +116,9 @@ class _Printer:
         self._constants = constants_of(program.exported)
         self._layers = {layer.output: layer for layer in quantized_layers(program.exported)}
         self._inside = {node for layer in self._layers.values() for node in layer.nodes}
+        dynamic = dynamic_layers(program.exported)
+        self._dynamic = {layer.compute: layer for layer in dynamic}
+        self._inside |= {node for layer in dynamic for node in layer.interior}
         self._lines: list[str] = []
 
     def source(self) -> str:
@@ -131,8 +138,12 @@ class _Printer:
                 self._print_in_float(layer)
             else:
                 lower(self, layer)
+        elif node in self._dynamic:
+            self._print_dynamic(self._dynamic[node])
         elif node.op != "call_function" or node in self._inside or self._feeds_layers_only(node):
             return
+        elif node.target is DEQUANTIZE_PER_CHANNEL:
+            self._print_weight(node)
         elif node.target is QUANTIZE:
             self._quantize(node, str(node.args[0]))
         elif node.target is DEQUANTIZE:
@@ -142,6 +153,31 @@ class _Printer:
             self._lines.append(f"{node.name} = {form.format(*map(self._value, node.args))}")
         else:
             self._call(node)
+
+    def _print_dynamic(self, layer: DynamicLayer) -> None:
+        packed = torch.ops.quantized.linear_prepack(_quantized_weight(layer.weights), layer.weights.bias)
+        # Layers that share weight and bias name the same attribute, and the file holds it once.
+        _, weight, *bias = layer.compute.all_input_nodes
+        shared = "_".join(node.name for node in (weight.all_input_nodes[0], *bias))
+        attribute = self.attribute(f"{shared}_packed", packed)
+        # False: no bit of the activations is kept free, as QNNPACK's integer sums are exact.
+        self.assign(layer.name, "quantized::linear_dynamic", str(layer.source), attribute, "False")
+
+    def _print_weight(self, node: Node) -> None:
+        """Print a weight that is stored in integers and read by operators in float."""
+        weights = weights_of(next(iter(node.users)), self._constants)
+        assert weights is not None
+        attribute = self.attribute(node.all_input_nodes[0].name, _quantized_weight(weights))
+        self.assign(node.name, "aten::dequantize", attribute)
+        for reader in node.users:
+            self.declined.append(
+                Declined(
+                    what=f"{operator_name(reader)} ({reader.name})",
+                    where=source_line(reader),
+                    reason="its weight is stored in 8 bits and dequantized at every run: PyTorch has no "
+                    "kernel for float activations and integer weights",
+                )
+            )
 
     def assign(self, name: str, operator: str, *arguments: str) -> None:
         """Print a call and count it."""
@@ -163,7 +199,8 @@ class _Printer:
         return f"self.{name}"
 
     def _feeds_layers_only(self, node: Node) -> bool:
-        return bool(node.users) and all(user in self._inside for user in node.users)
+        is_dequantized = node.target in (DEQUANTIZE, DEQUANTIZE_PER_CHANNEL)
+        return is_dequantized and bool(node.users) and all(user in self._inside for user in node.users)
 
     def _print_output(self, node: Node) -> None:
         outputs = node.args[0]
@@ -258,9 +295,7 @@ def _finish(printer: _Printer, layer: QuantizedLayer, operator: str, *arguments:
         printer.assign(name, "aten::clamp", result, *bounds)
 
 
-def _quantized_weight(layer: QuantizedLayer) -> torch.Tensor:
-    weights = layer.weights
-    assert weights is not None
+def _quantized_weight(weights: Weights) -> torch.Tensor:
     scales = weights.scales.double()
     zero_points = torch.zeros(len(scales), dtype=torch.int64)
     tensor: torch.Tensor = torch._make_per_channel_quantized_tensor(
@@ -277,7 +312,7 @@ def _convolution(printer: _Printer, layer: QuantizedLayer) -> None:
     stride, padding, dilation, groups = [*given, *defaults[len(given) :]]
     kernel = getattr(torch.ops.quantized, f"{layer.kind}_prepack")
     packed = kernel(
-        _quantized_weight(layer),
+        _quantized_weight(layer.weights),
         layer.weights.bias,
         _per_axis(stride, spatial),
         _per_axis(padding, spatial),
@@ -299,7 +334,7 @@ def _per_axis(value: Any, spatial: int) -> list[int]:
 
 def _linear(printer: _Printer, layer: QuantizedLayer) -> None:
     assert layer.weights is not None
-    packed = torch.ops.quantized.linear_prepack(_quantized_weight(layer), layer.weights.bias)
+    packed = torch.ops.quantized.linear_prepack(_quantized_weight(layer.weights), layer.weights.bias)
     attribute = printer.attribute(f"{layer.name}_packed", packed)
     _finish(printer, layer, "quantized::linear", _operand(layer), attribute)
 

@@ -130,7 +130,10 @@ def _with_own_weights(data: bytes) -> bytes:
     constants = {tensor.name: tensor for tensor in graph.initializer}
     weights = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
     copies: list[onnx.NodeProto] = []
-    for node in graph.node:
+    for place, node in enumerate(graph.node):
+        if node.op_type == "MatMulInteger":
+            _copy_taken(graph, node, constants, taken, f"_integers_{place}")
+            continue
         weight = weights.get(node.input[1]) if len(node.input) > 1 else None
         if weight is None or weight.input[0] not in constants:
             continue
@@ -149,7 +152,24 @@ def _with_own_weights(data: bytes) -> bytes:
         copies.append(copy)
     for copy in copies:
         graph.node.insert(0, copy)
-    return data if not copies else bytes(model.SerializeToString())
+    return bytes(model.SerializeToString()) if len(graph.initializer) > len(constants) else data
+
+
+def _copy_taken(
+    graph: onnx.GraphProto,
+    node: onnx.NodeProto,
+    constants: dict[str, onnx.TensorProto],
+    taken: set[str],
+    suffix: str,
+) -> None:
+    """Let a MatMulInteger read copies of its weight and the zero point where another node has taken them."""
+    for index in (1, 3):
+        name = node.input[index] if index < len(node.input) else ""
+        if name in taken and name in constants:
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(constants[name])
+            node.input[index] = tensor.name = name + suffix
+        taken.add(name)
 
 
 def _options() -> Any:

@@ -52,7 +52,6 @@ def measure_channels(
         samples: Inputs of the program.
         progress: Is told of each sample.
     """
-    progress.start("channels", len(samples))
     nodes = [node for node, ids in channels.ids.items() if len(ids)]
     generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
     extremes: dict[Node, list[tuple[torch.Tensor, torch.Tensor]]] = {node: [] for node in nodes}
@@ -77,7 +76,6 @@ def measure_channels(
                 rows = _by_channel(gradient, channels.axis[node])
                 sensitivity[node] += rows.square().sum(1) / gradients
         progress.advance()
-    progress.finish(f"{len(samples)} samples, {gradients} of them with gradients")
     return {
         node: ChannelStatistics(
             least=torch.stack([low for low, _ in extremes[node]]),

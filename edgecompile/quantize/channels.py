@@ -157,21 +157,15 @@ class _Search:
         return False
 
     def concatenate(self, node: Node) -> bool:
-        """A concatenation along the channels or beside them."""
-        sources = node.args[0]
-        axis = node.args[1] if len(node.args) > 1 else 0
-        if not isinstance(sources, list | tuple) or not isinstance(axis, int):
+        """A concatenation along the channels."""
+        sources, axis = node.args[0], node.args[1] if len(node.args) > 1 else 0
+        known = [source for source in sources if isinstance(source, Node) and source in self.ids]  # type: ignore[union-attr]
+        if len(known) != len(sources) or not isinstance(axis, int):  # type: ignore[arg-type]
             return False
-        if (
-            any(source not in self.ids for source in sources)
-            or len({self.axis[item] for item in sources}) > 1
-        ):  # type: ignore[index]
+        if {self.axis[source] for source in known} != {axis % node.meta["val"].dim()}:
             return False
-        first = sources[0]
-        if axis % node.meta["val"].dim() != self.axis[first]:  # type: ignore[index]
-            return False
-        self.ids[node] = torch.cat([self.ids[source] for source in sources])  # type: ignore[index]
-        self.axis[node] = self.axis[first]  # type: ignore[index]
+        self.ids[node] = torch.cat([self.ids[source] for source in known])
+        self.axis[node] = self.axis[known[0]]
         return True
 
     def view(self, node: Node) -> bool:

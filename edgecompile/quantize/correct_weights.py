@@ -168,9 +168,9 @@ def _positions(
     spatial = real.dim() - 2
     if spatial == 1:  # `unfold` knows pictures only
         real, wanted = real.unsqueeze(2), wanted.unsqueeze(2)
-    kernel = [1] * (2 - spatial) + list(layer.weights.weight.shape[2:])
+    kernel = (*[1] * (2 - spatial), *layer.weights.weight.shape[2:])
     stride, padding, dilation = (
-        [neutral] * (2 - spatial) + list(_argument(layer, index, [neutral] * spatial))
+        (*[neutral] * (2 - spatial), *_argument(layer, index, [neutral] * spatial))
         for index, neutral in ((3, 1), (4, 0), (5, 1))
     )
     columns = functional.unfold(real, kernel, dilation, padding, stride)  # (N, C * taps, positions)

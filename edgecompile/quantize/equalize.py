@@ -11,6 +11,7 @@ how much each channel matters.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,9 +20,9 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.dataset import Sample
-from edgecompile.graph_edit import ProgramEditor
+from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import CapturedProgram
+from edgecompile.program import CapturedProgram, StepRecord
 from edgecompile.progress import Progress
 from edgecompile.quantize.channel_statistics import ChannelStatistics, measure_channels
 from edgecompile.quantize.channels import LAYERS, Channels, channels_of
@@ -55,22 +56,19 @@ ChannelFactors = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Equalization:
-    """What calibration data says of a program's channels.
+    """What the channels of a program are to be multiplied by.
 
     Attributes:
-        factors: What they are to be multiplied by.
-        sensitivities: By the name of a value's node, how much noise on each channel matters, (C,), once they
-            are multiplied.
+        factors: Those that are not 1.
         gain_db: By how much the predicted noise at the outputs falls; 0 where nothing is scaled.
     """
 
     factors: ChannelFactors
-    sensitivities: dict[str, torch.Tensor]
     gain_db: float
 
 
 def find_equalization(
-    program: CapturedProgram, samples: Sequence[Sample], progress: Progress, *, scaled: bool
+    program: CapturedProgram, samples: Sequence[Sample], progress: Progress
 ) -> Equalization:
     """Measure the channels, and choose the factors.
 
@@ -78,24 +76,31 @@ def find_equalization(
         program: The program after the passes.
         samples: Calibration data.
         progress: Is told of each sample.
-        scaled: Whether factors are wanted; without, the sensitivities alone are measured.
     """
+    progress.start("equalize", len(samples))
     channels = channels_of(program.exported)
     statistics = measure_channels(program, channels, samples, progress)
-    factor, gain_db = torch.ones(channels.count), 0.0
-    if scaled:
-        noise = _Noise(program.exported, channels, statistics)
-        factor, gain_db = _least_noise(noise, channels, statistics)
-    return Equalization(
-        factors={
-            node.name: factor[ids] for node, ids in channels.ids.items() if not (factor[ids] == 1).all()
-        },
-        sensitivities={
-            node.name: item.sensitivity / factor[channels.ids[node]].square()
-            for node, item in statistics.items()
-        },
-        gain_db=gain_db,
+    noise = _Noise(program.exported, channels, statistics)
+    factor, gain_db = _least_noise(noise, channels, statistics)
+    progress.finish(f"{len(samples)} samples, {gain_db:.1f} dB less noise predicted")
+    factors = {node.name: factor[ids] for node, ids in channels.ids.items()}
+    scaled = {name: values for name, values in factors.items() if not bool((values == 1).all())}
+    return Equalization(factors=scaled, gain_db=gain_db)
+
+
+def equalized(program: CapturedProgram, found: Equalization) -> CapturedProgram:
+    """Return the program with its channels multiplied."""
+    started = time.perf_counter()
+    result = apply_factors(program.exported, found.factors)
+    nodes = len(program.exported.graph.nodes)
+    step = StepRecord(
+        name="equalize",
+        seconds=time.perf_counter() - started,
+        nodes_before=nodes,
+        nodes_after=nodes,
+        rewrites=result.rewrites,
     )
+    return CapturedProgram(name=program.name, exported=result.program, steps=(*program.steps, step))
 
 
 def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOutcome:
@@ -108,9 +113,7 @@ def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOut
     """
     editor = ProgramEditor(exported)
     for node in editor.calls(*LAYERS):
-        source = node.args[0]
-        assert isinstance(source, Node)
-        rows, columns = factors.get(node.name), factors.get(source.name)
+        rows, columns = factors.get(node.name), factors.get(operand(node).name)
         if rows is None and columns is None:
             continue
         weight = editor.constant(node.args[1])
@@ -132,7 +135,8 @@ def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOut
 
 def _columns(node: Node, weight: torch.Tensor, of_input: torch.Tensor) -> torch.Tensor:
     """Return for each row of a layer what its columns read of an input's (C,), (K, C / groups)."""
-    groups = int(node.args[6]) if len(node.args) > 6 else 1  # type: ignore[call-overload]
+    groups = node.args[6] if len(node.args) > 6 else 1
+    assert isinstance(groups, int)
     return of_input.reshape(groups, -1).repeat_interleave(len(weight) // groups, 0)
 
 
@@ -181,7 +185,7 @@ class _Noise:
             if _is_rounded(node)
         ]
         self._weights = [
-            _rounded_weight(node, constants[node.args[1].name], channels, statistics)
+            _rounded_weight(node, constants[operand(node, 1).name], channels, statistics)
             for node in exported.graph.nodes
             if node.target in LAYERS and node in statistics and node.args[0] in statistics
             # The scale of a row takes up that of its one column; and what is held stays.
@@ -216,8 +220,7 @@ def _is_rounded(node: Node) -> bool:
 def _rounded_weight(
     node: Node, weight: torch.Tensor, channels: Channels, statistics: dict[Node, ChannelStatistics]
 ) -> _RoundedWeight:
-    source = node.args[0]
-    assert isinstance(source, Node)
+    source = operand(node)
     kept = slice(None, None, max(1, len(weight) // _ROWS))
     reads = _columns(node, weight, torch.arange(len(channels.ids[source])))[kept]  # (rows, C / groups)
     return _RoundedWeight(

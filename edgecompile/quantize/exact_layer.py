@@ -36,6 +36,7 @@ class ExactLayer:
 
     def __init__(self, layer: QuantizedLayer) -> None:
         self.layer = layer
+        self.sources = layer.sources
         self._bounds = layer.quantized_bounds
         self._sums = None if layer.weights is None else _ExactSums(layer, layer.weights)
         self._multipliers: dict[bool, torch.Tensor] = {}

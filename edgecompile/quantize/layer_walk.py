@@ -15,7 +15,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node, map_arg
 
-from edgecompile.graph_edit import ProgramEditor, user_input_names
+from edgecompile.graph_edit import ProgramEditor, operand, user_input_names
 from edgecompile.progress import Progress
 from edgecompile.quantize.exact_layer import ExactLayer
 from edgecompile.quantize.layers import QuantizedLayer, Weights, constants_of, quantized_layers
@@ -99,13 +99,8 @@ def changeable_layers(exported: ExportedProgram) -> list[QuantizedLayer]:
     return [
         layer
         for layer in quantized_layers(exported)
-        if layer.weights is not None and len(_node(layer.compute.args[1]).users) == 1
+        if layer.weights is not None and len(operand(layer.compute, 1).users) == 1
     ]
-
-
-def _node(argument: object) -> Node:
-    assert isinstance(argument, Node)
-    return argument
 
 
 def _run_all(
@@ -119,7 +114,7 @@ def _run_all(
     layers = {layer.output: layer for layer in reference.layers}
     inside = {node for layer in reference.layers for node in layer.nodes}
     sources = {
-        node: [item.args[0] for item in layers[node].inputs] if node in layers else node.all_input_nodes
+        node: [operand(item) for item in layers[node].inputs] if node in layers else node.all_input_nodes
         for node in exported.graph.nodes
         if node not in inside
     }
@@ -189,7 +184,7 @@ def _with_weights(exported: ExportedProgram, changed: dict[str, Weights]) -> Exp
         weights = changed.get(node.name)
         if weights is None:
             continue
-        _node(node.args[1]).update_arg(0, editor.add_constant(f"{node.name}_weight", weights.weight))
+        operand(node, 1).update_arg(0, editor.add_constant(f"{node.name}_weight", weights.weight))
         if weights.bias is not None:
             bias = editor.add_constant(f"{node.name}_bias", weights.bias)
             node.args = (*node.args[:2], bias, *node.args[3:])

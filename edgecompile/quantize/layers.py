@@ -88,6 +88,11 @@ class QuantizedLayer:
         return self.compute.name
 
     @property
+    def sources(self) -> tuple[Node, ...]:
+        """The nodes whose int8 values it computes from, in the order of its operands."""
+        return tuple(node.args[0] for node in self.inputs)  # type: ignore[misc]
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """The nodes that compute in float between the dequantize nodes and the quantize node, in order."""
         return tuple(node for node in (self.padding, self.compute, self.clamp) if node is not None)
@@ -172,7 +177,7 @@ def _layer_at(output: Node, constants: dict[str, torch.Tensor]) -> QuantizedLaye
     assert isinstance(node, Node)
     if node.op != "call_function" or node.target in (QUANTIZE, DEQUANTIZE):
         return None
-    weights = _weights(node, constants) if node.target in WEIGHTED else None
+    weights = weights_of(node, constants) if node.target in WEIGHTED else None
     if node.target in WEIGHTED and weights is None:
         return None
     operands = [node.args[0]] if weights is not None else node.all_input_nodes
@@ -200,7 +205,8 @@ def _is_input(node: object) -> bool:
     return isinstance(node, Node) and node.target is DEQUANTIZE
 
 
-def _weights(node: Node, constants: dict[str, torch.Tensor]) -> Weights | None:
+def weights_of(node: Node, constants: dict[str, torch.Tensor]) -> Weights | None:
+    """Return the constants of a convolution or linear layer, or None where its weight is not quantized."""
     dequantize = node.args[1]
     assert isinstance(dequantize, Node)
     if dequantize.target not in (DEQUANTIZE, DEQUANTIZE_PER_CHANNEL):

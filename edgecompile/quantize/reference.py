@@ -14,9 +14,12 @@ from torch.fx import Node, map_arg
 
 from edgecompile.graph_edit import user_input_names
 from edgecompile.quantize.arithmetic import Arithmetic
+from edgecompile.quantize.dynamic_layers import dynamic_layers
+from edgecompile.quantize.exact_dynamic import ExactDynamicLayer
 from edgecompile.quantize.exact_layer import ExactLayer
 from edgecompile.quantize.layers import (
     DEQUANTIZE,
+    DEQUANTIZE_PER_CHANNEL,
     QUANTIZE,
     QuantizationParameters,
     QuantizedLayer,
@@ -26,7 +29,8 @@ from edgecompile.quantize.layers import (
 )
 
 Outputs = tuple[torch.Tensor, ...]
-Observer = Callable[[QuantizedLayer, tuple[torch.Tensor, ...], torch.Tensor], None]
+# The layer is a QuantizedLayer or a DynamicLayer.
+Observer = Callable[[Any, tuple[torch.Tensor, ...], torch.Tensor], None]
 
 
 class Reference:
@@ -34,6 +38,7 @@ class Reference:
 
     Attributes:
         layers: The program's quantized layers, in order.
+        dynamic: Those that are quantized at run time, in order.
     """
 
     def __init__(self, exported: ExportedProgram, *arithmetics: Arithmetic) -> None:
@@ -42,15 +47,21 @@ class Reference:
         self._constants = constants_of(exported)
         self._input_names = user_input_names(exported)
         self._arithmetics: tuple[Arithmetic, ...] = arithmetics or ("exact",)
-        self._layer_at = {layer.output: ExactLayer(layer) for layer in self.layers}
+        self.dynamic = tuple(ExactDynamicLayer(layer) for layer in dynamic_layers(exported))
+        self._layer_at: dict[Node, ExactLayer | ExactDynamicLayer] = {
+            **{layer.output: ExactLayer(layer) for layer in self.layers},
+            **{exact.layer.compute: exact for exact in self.dynamic},
+        }
         self._skipped = {node for layer in self.layers for node in layer.nodes}
+        self._skipped |= {node for exact in self.dynamic for node in exact.layer.interior}
 
     def run(self, inputs: Sequence[torch.Tensor], observe: Observer | None = None) -> Outputs:
         """Run the program in the one arithmetic, or the first, on its inputs, batch first.
 
         Args:
             inputs: The model's inputs, in order.
-            observe: Called after each quantized layer with its int8 inputs and its int8 output.
+            observe: Called after each quantized layer with the layer, its int8 inputs and its int8 output;
+                a layer that is quantized at run time has a float input and a float output.
 
         Returns:
             The model's outputs.
@@ -82,8 +93,8 @@ class Reference:
                     known[node] = given.get(node.name, self._constants.get(node.name))
                     continue
                 layer = self._layer_at.get(node)
-                sources = [source.args[0] for source in layer.layer.inputs] if layer else node.all_input_nodes
-                operands: tuple[Any, ...] = tuple(known.get(source) for source in sources)  # type: ignore[arg-type]
+                sources = layer.sources if layer else node.all_input_nodes
+                operands: tuple[Any, ...] = tuple(known.get(source) for source in sources)
                 same = (layer.form(name) if layer else "", *map(id, operands))
                 if same not in made:
                     result = layer.compute(operands, name) if layer else self.evaluate(node, known)
@@ -103,8 +114,8 @@ class Reference:
             if all(user in self._skipped for user in node.users):
                 return None
             return dequantize_tensor(values[node.args[0]], parameters_of(node))  # type: ignore[index]
-        if all(user in self._skipped for user in node.users):
-            return None  # A weight's dequantize node: the layer holds the integers.
+        if node.target is DEQUANTIZE_PER_CHANNEL and all(user in self._skipped for user in node.users):
+            return None  # A weight: the layer holds the integers.
         args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
         assert callable(node.target)
         return node.target(*args, **kwargs)

@@ -19,7 +19,7 @@ from torchao.utils import _assert_and_get_unique_device
 
 from edgecompile.dataset import Dataset, spread
 from edgecompile.finding import Finding
-from edgecompile.graph_edit import ProgramEditor, source_line
+from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
 from edgecompile.lift import lift
 from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, StepRecord
 from edgecompile.progress import Progress

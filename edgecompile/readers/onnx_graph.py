@@ -12,7 +12,7 @@ from edgecompile.readers.contents import LayerInfo, LayerKind, TensorInfo
 
 ENGINE = "onnxruntime"
 CONVS = frozenset({"Conv", "ConvTranspose", "QLinearConv", "ConvInteger"})
-LINEARS = frozenset({"Gemm", "MatMul", "QLinearMatMul", "MatMulInteger"})
+LINEARS = frozenset({"Gemm", "MatMul", "QLinearMatMul", "MatMulInteger", "MatMulNBits"})
 INTEGER_OPERATORS = frozenset({"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger"})
 QUANTIZATIONS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 BOUNDARIES = QUANTIZATIONS | {"Constant"}
@@ -52,7 +52,12 @@ class Graph:
         """Return the nodes that the engine runs as one kernel: with the bias and the activation."""
         unit = [node]
         after = self._only_consumer(node)
-        if node.op_type == "MatMul" and after and after.op_type == "Add" and self._has_constant(after):
+        if (
+            node.op_type in {"MatMul", "MatMulNBits"}
+            and after
+            and after.op_type == "Add"
+            and self._has_constant(after)
+        ):
             unit.append(after)
             after = self._only_consumer(after)
         if after and after.op_type in ACTIVATIONS:
@@ -75,7 +80,7 @@ class Graph:
             kind=kind,
             integer=node.op_type in INTEGER_OPERATORS or (integer and (kind == "other" or dequantized)),
             weight_bytes=_size_bytes(weight) if weight else 0,
-            weight_dtype=_dtype(weight.data_type) if weight else None,
+            weight_dtype=_weight_dtype(node, weight) if weight else None,
             shape=self._shapes.get(last.output[0]),
             scale=scale,
             zero_point=zero_point,
@@ -92,11 +97,16 @@ class Graph:
             if name in self._initializers:
                 return self._initializers[name], dequantized
             producer = self._producers.get(name)
-            if producer is None or producer.op_type not in {"DequantizeLinear", *REARRANGEMENTS}:
+            if producer is None or not self._passes_weights(producer):
                 return None, False
             dequantized = dequantized or producer.op_type == "DequantizeLinear"
             name = producer.input[0]
         return None, False
+
+    def _passes_weights(self, node: onnx.NodeProto) -> bool:
+        """Tell whether a node dequantizes or rearranges; integers are also dequantized by Cast and Mul."""
+        scales = node.op_type == "Mul" and node.input[1] in self._initializers
+        return scales or node.op_type in {"DequantizeLinear", "Cast", *REARRANGEMENTS}
 
     def _is_data(self, name: str) -> bool:
         """Tell an input that carries data from one that is left out or constant."""
@@ -166,6 +176,11 @@ def _text(value: str | bytes) -> str:
     if isinstance(value, bytes):
         raise ValueError(f"a name is not UTF-8: {value[:40]!r}")
     return value
+
+
+def _weight_dtype(node: onnx.NodeProto, weight: onnx.TensorProto) -> str:
+    bits = next((item.i for item in node.attribute if item.name == "bits"), 8)
+    return f"int{bits}" if node.op_type == "MatMulNBits" else _dtype(weight.data_type)
 
 
 def _dtype(element_type: int) -> str:

@@ -98,12 +98,13 @@ class _Archive:
     def _pickle(self, name: str) -> object:
         return read_pickle(self._zip.read(f"{self._folder}/{name}.pkl"))
 
-    def _call(self, call: Call) -> _Quantization:
-        """Record one call as a layer; return what stands for its result."""
+    def _call(self, call: Call) -> object:
+        """Record one call as a layer; return what stands for its result, of a dequantized weight itself."""
         namespace, _, short = call.operator.partition("::")
         arguments = call.arguments or ()
         weight = next((found for found in map(_weight, arguments) if found), None)
         kind = _kind(short, weight is not None)
+        is_weight = short == "dequantize" and weight is not None
         weight = weight if kind != "other" else None
         scale, zero_point = _output_quantization(namespace, short, arguments)
         weight_dtype, weight_bytes = self._weight_size(weight) if weight else (None, 0)
@@ -121,7 +122,7 @@ class _Archive:
                 zero_point=zero_point,
             )
         )
-        return _Quantization(scale, zero_point)
+        return arguments[0] if is_weight else _Quantization(scale, zero_point)
 
     def _weight_size(self, weight: Instance) -> tuple[str, int]:
         """Return a tensor's dtype and bytes, having checked that its record holds as many."""

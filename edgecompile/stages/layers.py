@@ -55,7 +55,7 @@ def layer_quality(
         from edgecompile.quantize.measure_layers import measure_layers
 
         quantized = program.value()
-        if quantized.precision == "fp32":
+        if quantized.precision != "int8":
             return layer_report((), 0)
         exported, samples = in_float.value().exported, spread(data.value().samples, count)
         cache.progress.start(label)

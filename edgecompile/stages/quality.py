@@ -116,7 +116,14 @@ def quality(
             for name, result in reference_outputs(cache, program, data, arithmetics).items()
         }
         ran = [_ran(cache, item, data, target) for item in artifacts]
-        return quality_rows(ran, references, data.value().samples, floats.value(), target.validation)
+        return quality_rows(
+            ran,
+            references,
+            data.value().samples,
+            floats.value(),
+            precision=program.value().precision,
+            settings=target.validation,
+        )
 
     key = digest(
         "quality",

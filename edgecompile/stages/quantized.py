@@ -8,20 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecompile.cache import digest
-from edgecompile.dataset import Dataset
+from edgecompile.dataset import Dataset, spread
 from edgecompile.errors import CalibrationRequiredError
 from edgecompile.finding import Finding
 from edgecompile.program import CapturedProgram, Declined, QuantizedProgram
 from edgecompile.stage_cache import HashedFile, Result, StageCache
 from edgecompile.stages.captured import steps_of
-from edgecompile.stages.reads import tools
 
 if TYPE_CHECKING:
     import torch
 
     from edgecompile.program import Precision
     from edgecompile.quantize.static_int8 import Ranges
-    from edgecompile.target import Target
+    from edgecompile.target import QuantizationSettings, Target
 
 
 class Quantized:
@@ -105,24 +104,6 @@ def _named(ranges: Ranges) -> dict[str, torch.Tensor]:
     return {f"{name}/{key}": tensor for name, state in ranges.items() for key, tensor in state.items()}
 
 
-def float_program(
-    cache: StageCache, captured: Result[CapturedProgram], target: Target
-) -> Result[CapturedProgram]:
-    """Return the float program that a target quantizes, or keeps: the captured one after the passes."""
-    passes = [entry.name for entry in target.passes]
-
-    def make() -> CapturedProgram:
-        from edgecompile.graph_pass import run_passes
-
-        cache.progress.start(f"passes for {target.name}")
-        program = run_passes(captured.value(), passes)
-        cache.progress.finish(f"{len(program.exported.graph.nodes)} nodes")
-        return program
-
-    key = digest("passes", captured.digest, tools(), json.dumps(passes))
-    return cache.unwritten("passes", key, make, size_bytes=captured.size_bytes)
-
-
 def quantized_program(
     cache: StageCache,
     in_float: Result[CapturedProgram],
@@ -144,9 +125,18 @@ def quantized_program(
             lambda: _keep_float(in_float.value()),
             "passes",
         )
+    settings = target.quantization
+    if precision != "int8":
+        without_data = digest("quantize", precision, in_float.key, *_read_by(precision, settings))
+        return cache.result(
+            Quantized(),
+            without_data,
+            lambda: _quantize_without_data(in_float.value(), settings, precision),
+            "passes and quantize",
+        )
     if calibration is None:
         raise CalibrationRequiredError("INT8 needs calibration data")
-    data, settings = calibration, target.quantization
+    data = calibration
     seen_key = digest(
         "calibrate",
         in_float.key,
@@ -157,6 +147,7 @@ def quantized_program(
     )
 
     def make() -> QuantizedProgram:
+        from edgecompile.quantize.correct_weights import correct_weights
         from edgecompile.quantize.static_int8 import calibrate, convert, prepare
 
         prepared = prepare(in_float.value(), settings)
@@ -164,10 +155,30 @@ def quantized_program(
         def measure() -> Ranges:
             return calibrate(prepared, data.value(), cache.progress, settings.calibration_samples)
 
-        return convert(prepared, cache.value(Calibrated(), seen_key, measure, "calibrate"))
+        converted = convert(prepared, cache.value(Calibrated(), seen_key, measure, "calibrate"))
+        samples = spread(data.value().samples, settings.correction_samples)
+        return correct_weights(converted, in_float.value(), samples, settings, cache.progress)
 
     key = digest("quantize", seen_key, json.dumps(dataclasses.asdict(settings)))
     return cache.result(Quantized(), key, make, "passes and quantize")
+
+
+def _read_by(precision: Precision, settings: QuantizationSettings) -> tuple[str, ...]:
+    """Return the settings that a precision without calibration depends on."""
+    in_groups = (str(settings.weight_group_size),) if precision == "int4-weights" else ()
+    return str(settings.weight_bits), *in_groups
+
+
+def _quantize_without_data(
+    program: CapturedProgram, settings: QuantizationSettings, precision: Precision
+) -> QuantizedProgram:
+    if precision == "int8-dynamic":
+        from edgecompile.quantize.dynamic_int8 import quantize_dynamic
+
+        return quantize_dynamic(program, settings)
+    from edgecompile.quantize.weights_only import quantize_weights
+
+    return quantize_weights(program, settings, bits=4 if precision == "int4-weights" else 8)
 
 
 def _keep_float(program: CapturedProgram) -> QuantizedProgram:

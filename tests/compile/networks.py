@@ -47,6 +47,27 @@ class Several(nn.Module):
         return {"scores": self.head(joined), "halves": (low * high, joined)}
 
 
+class Block(nn.Module):
+    """A transformer encoder block on (N, 12, 64) with query, key and value apart, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.norms = nn.ModuleList(nn.LayerNorm(64) for _ in range(2))
+        self.query, self.key, self.value, self.join = (nn.Linear(64, 64) for _ in range(4))
+        self.up, self.down, self.head = nn.Linear(64, 256), nn.Linear(256, 64), nn.Linear(64, 10)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        x = self.norms[0](tokens)
+        query, key, value = (
+            layer(x).unflatten(-1, (4, 16)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+        )
+        attended = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        x = tokens + self.join(attended)
+        x = x + self.down(functional.gelu(self.up(self.norms[1](x))))
+        return self.head(x.mean(1))
+
+
 class Outlier(nn.Module):
     """Two multiplications that make a large value huge, between convolutions."""
 
@@ -82,6 +103,34 @@ def large():
 
 def several():
     return Several().eval(), (torch.rand(1, 6), torch.rand(1, 4), torch.randint(0, 10, (1, 5)))
+
+
+def mlp():
+    torch.manual_seed(3)
+    layers = (nn.Linear(96, 256), nn.ReLU(), nn.Linear(256, 256, bias=False), nn.ReLU(), nn.Linear(256, 10))
+    return nn.Sequential(*layers).eval(), (torch.randn(4, 96),)
+
+
+class Tied(nn.Module):
+    """One linear layer, used three times with something the delegate may leave out between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        self.layer = nn.Linear(256, 256)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            x = functional.layer_norm(torch.tanh(self.layer(x)), (256,))
+        return x
+
+
+def tied():
+    return Tied().eval(), (torch.randn(4, 256),)
+
+
+def block():
+    return Block().eval(), (torch.randn(1, 12, 64),)
 
 
 def outlier():

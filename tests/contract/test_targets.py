@@ -1,10 +1,12 @@
 """Every file in targets/ holds what a target promises."""
 
 import tomllib
+from typing import get_args
 
 import pytest
 
 from edgecompile import catalogue, shipped
+from edgecompile.program import Precision
 from edgecompile.target import load_target, target_names, target_settings
 
 
@@ -26,6 +28,13 @@ def test_x86_64_gets_onnx_weights_that_do_not_saturate(name):
     if "onnx" in target.emit:
         expected = "uint8" if target.architecture == "x86-64" else "int8"
         assert target.emit["onnx"].weight_dtype == expected
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_some_format_can_take_each_precision(name):
+    emit = load_target(name).emit.values()
+    assert {precision for item in emit for precision in item.precisions} == set(get_args(Precision))
+    assert all({"int8", "fp32"} <= set(item.precisions) for item in emit)
 
 
 @pytest.mark.parametrize("path", sorted(shipped.targets_folder().glob("*")), ids=lambda path: path.name)

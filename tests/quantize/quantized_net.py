@@ -57,11 +57,18 @@ def quantized_beside_float(
     """Return the float program that was quantized, and the quantized one."""
     generator = torch.Generator().manual_seed(seed)
     inputs = [torch.randn(shape, generator=generator) for _ in range(samples)]
-    source = SourceModel(name="net", module=module.eval(), exported=None, example_inputs=(inputs[0],))
-    program = run_passes(capture(source, dynamic_batch=False), [entry.name for entry in TARGET.passes])
+    program = rewritten(module, *shape)
     data = Dataset(samples=tuple(Sample(inputs=(value,), label=None) for value in inputs), spec="random")
     chosen: QuantizationSettings = dataclasses.replace(SETTINGS, **settings)
     return program, quantize(program, data, chosen, QuietProgress())
+
+
+def rewritten(module: nn.Module, *shape: int) -> CapturedProgram:
+    """Capture, and run the target's passes."""
+    source = SourceModel(
+        name="net", module=module.eval(), exported=None, example_inputs=(torch.zeros(shape),)
+    )
+    return run_passes(capture(source, dynamic_batch=False), [entry.name for entry in TARGET.passes])
 
 
 def layers_of(program: QuantizedProgram) -> dict[str, QuantizedLayer]:

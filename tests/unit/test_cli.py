@@ -69,7 +69,11 @@ def test_version_and_bare_call(capsys):
         (["build", "--taget", "x"], "there is no option '--taget'", "did you mean '--target'?"),
         (["build"], "Missing argument 'MODEL'", "`edgecompile build --help`"),
         (["build", "x", "--target"], "Option '--target' requires an argument", "build --help"),
-        (["build", "x", "--precision", "int4"], "'int4' is not one of 'int8', 'fp32'", "build --help"),
+        (
+            ["build", "x", "--precision", "int4"],
+            "'int4' is not one of 'int8', 'int8-dynamic',",
+            "build --help",
+        ),
         (["build", "x", "--quantization", "bits"], "'bits' is not KEY=VALUE", "build --help"),
         (["build", "x", "--quantization", "=8"], "'=8' is not KEY=VALUE", "build --help"),
         (["validate", "x", "--on", "emulater"], "there is no place 'emulater'", "did you mean 'emulator'?"),
@@ -94,6 +98,10 @@ def test_usage_errors_have_our_shape(arguments, message, hint, capsys):
         (["build", "no.py:make", "--target", "linux-arm64", "--precision", "fp32"], "model-not-found"),
         (["build", "net.py:make", "--target", "linux-arm64"], "calibration-required"),
         (["build", "net.py:make", "--target", "linux-arm64", "--calibration", "no"], "unreadable-data"),
+        (
+            ["build", "net.py:make", "--target", "linux-arm64", "--precision", "int4-weights"],
+            "unsupported-precision",
+        ),
         (["build", "net.py:make", "--precision", "fp32"], "usage"),
         (["build", "net.py:make", "--target", "linux-arm64", "--config", "no.toml"], "configuration"),
     ],

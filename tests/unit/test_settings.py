@@ -1,10 +1,16 @@
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edgecompile.errors import ConfigurationErrors, EdgecompileError, InvalidQuantizationError
+from edgecompile.errors import (
+    ConfigurationErrors,
+    EdgecompileError,
+    InvalidQuantizationError,
+    UnsupportedPrecisionError,
+)
 from edgecompile.settings import Options, resolve
 from edgecompile.target import QuantizationSettings, load_target
 
@@ -102,6 +108,27 @@ def test_everything_wrong_is_shown_at_once(model, targets_folder, tmp_path):
             "output-not-writable",
         ]
     )
+
+
+@pytest.mark.parametrize("precision", ["int8-dynamic", "int8-weights", "fp32"])
+def test_only_static_int8_needs_calibration(model, precision):
+    assert resolve(model, Options(target=("linux-arm64",), precision=precision)).precision == precision
+
+
+def test_a_format_that_cannot_take_the_precision(model, targets_folder):
+    flags = Options(target=("linux-arm64",), precision="int4-weights")
+    with pytest.raises(UnsupportedPrecisionError) as caught:
+        resolve(model, flags)
+    text = caught.value.render()
+    assert "pte, ptl cannot take the precision 'int4-weights' on linux-arm64" in text
+    assert "pte: int8, int8-dynamic, int8-weights, fp32" in text
+    assert "build what can with `--format onnx`" in text
+    assert resolve(model, replace(flags, format=("onnx",))).formats == ("onnx",)
+    path = targets_folder / "linux-arm64.toml"
+    path.write_text(path.read_text() + '[emit.onnx]\nprecisions = ["int8"]\n')
+    with pytest.raises(UnsupportedPrecisionError, match="pte, ptl, onnx cannot") as caught:
+        resolve(model, flags)
+    assert "choose another precision or target" in caught.value.render()
 
 
 def test_unknown_pass_of_a_target(model, targets_folder):
