@@ -181,7 +181,7 @@ def validate(
             (row,) = (row for row in quality if row.name == run.name)
             chosen = _layer_samples(row, samples)
             if chosen:
-                checks[run.name] = check(
+                found = check(
                     exported,
                     target.emit[run.format],
                     chosen,
@@ -189,6 +189,7 @@ def validate(
                     progress,
                     place=places[run.name],
                 )
+                checks |= {run.name: found} if found else {}  # nothing may be quantized
     return Validation(
         bundle=str(path), samples=len(samples), quality=quality, layers=checks, notes=tuple(notes)
     )

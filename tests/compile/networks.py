@@ -129,6 +129,10 @@ def tied():
     return Tied().eval(), (torch.randn(4, 256),)
 
 
+def convolution():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), (torch.randn(1, 3, 8, 8),)
+
+
 def block():
     return Block().eval(), (torch.randn(1, 12, 64),)
 
