@@ -227,8 +227,8 @@ class _Search:
     def _take(self, node: Node, source: object, axis: int | None = None) -> bool:
         if source not in self.ids:
             return False
-        self.ids[node] = self.ids[source]  # type: ignore[index]
-        self.axis[node] = self.axis[source] if axis is None else axis  # type: ignore[index]
+        self.ids[node] = self.ids[source]
+        self.axis[node] = self.axis[source] if axis is None else axis
         return True
 
     def _axis_from_front(self, source: object, axis: int) -> int | None:

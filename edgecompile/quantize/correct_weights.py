@@ -70,11 +70,8 @@ def _corrected(stop: LayerStop, settings: QuantizationSettings, limit: int) -> W
     integers = weights.weight
     if settings.weight_rounding == "compensated" and moments.length <= _LONGEST_ROW:
         scales = weights.scales.reshape(moments.groups, -1)
-        rounded = [
-            round_compensated(weight, moments.second[group], scale, limit)
-            for group, (weight, scale) in enumerate(zip(moments.by_group(stop.weight), scales, strict=True))
-        ]
-        integers = torch.cat(rounded).reshape(integers.shape).to(torch.int8)
+        rounded = round_compensated(moments.by_group(stop.weight), moments.second, scales, limit)
+        integers = rounded.reshape(integers.shape).to(torch.int8)
     bias = weights.bias
     if settings.bias_correction:
         bias = _on_grid(moments.bias(integers, weights.scales), stop.layer)
@@ -87,35 +84,36 @@ def round_compensated(
     """Round the rows of a weight, each so that its outputs change least.
 
     Args:
-        weight: The real weight, (rows, columns).
-        second: The second moments of what the columns are multiplied with, (columns, columns).
-        scales: Of each row, (rows,).
+        weight: The real weight by groups, (groups, rows, columns).
+        second: The second moments of what the columns are multiplied with, (groups, columns, columns).
+        scales: Of each row, (groups, rows).
         limit: The greatest absolute value of an integer.
 
     Returns:
-        Integers as float32, (rows, columns).
+        Integers as float32, (groups, rows, columns).
     """
-    damped = second.double()
-    damped = damped + torch.eye(len(damped), dtype=torch.float64) * (
-        _DAMPING * damped.diagonal().mean() + 1e-12
-    )
+    power = second.double().diagonal(dim1=1, dim2=2)
+    damping = _DAMPING * power.mean(1) + 1e-12
+    damped = second.double() + damping[:, None, None] * torch.eye(second.shape[1], dtype=torch.float64)
     # What matters most is rounded first, while there is most left to take up its error.
-    order = damped.diagonal().argsort(descending=True)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped[order][:, order]))
+    order = power.mean(0).argsort(descending=True)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped[:, order][:, :, order]))
     factor = torch.linalg.cholesky(inverse, upper=True).float()
-    real = weight[:, order].float().clone()
+    real = weight[:, :, order].float().clone()
     rounded = torch.empty_like(real)
-    for start in range(0, real.shape[1], _BLOCK):
+    for start in range(0, real.shape[2], _BLOCK):
         block = slice(start, start + _BLOCK)
-        own, own_factor = real[:, block], factor[block, block]
+        own, own_factor = real[:, :, block], factor[:, block, block]
         errors = torch.empty_like(own)
-        for column in range(own.shape[1]):
-            rounded[:, start + column] = (own[:, column] / scales).round().clamp(-limit, limit)
-            error = own[:, column] - rounded[:, start + column] * scales
-            errors[:, column] = error / own_factor[column, column]
-            own[:, column + 1 :] -= errors[:, column, None] * own_factor[column, column + 1 :]
-        real[:, start + _BLOCK :] -= errors @ factor[block, start + _BLOCK :]
-    return rounded[:, order.argsort()]
+        for column in range(own.shape[2]):
+            wanted = own[:, :, column]
+            integers = (wanted / scales).round().clamp(-limit, limit)
+            rounded[:, :, start + column] = integers
+            error = (wanted - integers * scales) / own_factor[:, column, column, None]
+            own[:, :, column + 1 :] -= error[:, :, None] * own_factor[:, None, column, column + 1 :]
+            errors[:, :, column] = error
+        real[:, :, start + _BLOCK :] -= errors @ factor[:, block, start + _BLOCK :]
+    return rounded[:, :, order.argsort()]
 
 
 class _Moments:
@@ -126,14 +124,14 @@ class _Moments:
         assert layer.weights is not None
         self.groups = _argument(layer, 6, 1) if layer.kind != "linear" else 1
         self.length = layer.weights.weight[0].numel()
-        self._read = torch.zeros(self.groups, self.length, dtype=torch.float64)
-        self._wanted = torch.zeros(len(layer.weights.weight), dtype=torch.float64)
+        self._read: list[torch.Tensor] = []
+        self._wanted: list[torch.Tensor] = []
         self.second = torch.zeros(self.groups, self.length, self.length)
         generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
         for value, wanted in zip(stop.inputs, stop.wanted, strict=True):
             read, given = _positions(layer, value, wanted, generator)
-            self._read += read.double().mean(0) / len(stop.inputs)
-            self._wanted += given.double().mean(0) / len(stop.inputs)
+            self._read.append(read.double().mean(0))
+            self._wanted.append(given.double().mean(0))
             if self.length <= _LONGEST_ROW:
                 columns = read.transpose(0, 1)  # (groups, positions, length)
                 self.second += columns.transpose(1, 2) @ columns / len(read)
@@ -145,8 +143,8 @@ class _Moments:
     def bias(self, integers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         """Return the bias with which the outputs are right on average, (K,), float64."""
         rows = self.by_group(integers.double())
-        given = torch.einsum("grl,gl->gr", rows, self._read).flatten() * scales.double()
-        return self._wanted - given
+        given = torch.einsum("grl,sgl->sgr", rows, torch.stack(self._read)).flatten(1) * scales.double()
+        return (torch.stack(self._wanted) - given).median(0).values
 
 
 def _positions(

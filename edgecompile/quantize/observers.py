@@ -27,6 +27,8 @@ from edgecompile.target import QuantizationSettings
 
 # Below this scale a value is constant zero for all that int8 can tell (XNNPACK's own bound).
 _EPS = 2**-12
+# A row of small weights is not constant zero: what it is multiplied with may be large.
+_WEIGHT_EPS = 2**-32
 
 
 class ActivationExtremes(Scales, MinMaxObserver):  # type: ignore[misc]  # torchao is not typed
@@ -83,5 +85,5 @@ def weight_observer(settings: QuantizationSettings) -> Any:
     observer = WeightChannelRanges if settings.weight_granularity == "per-channel" else WeightRange
     least_squares = settings.weight_observer == "mse"
     return observer.with_args(
-        eps=_EPS, power_of_two=settings.power_of_two_scales, least_squares=least_squares
+        eps=_WEIGHT_EPS, power_of_two=settings.power_of_two_scales, least_squares=least_squares
     )

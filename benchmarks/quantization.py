@@ -1,0 +1,147 @@
+"""Measure what each step of INT8 quantization brings, on real weights and real pictures.
+
+    python benchmarks/quantization.py --data FOLDER [--models NAME ...] [--methods NAME ...]
+        [--target linux-x86-64] [--format pte ...]
+
+FOLDER has pictures, 256x256, and `labels.csv` with `file,class_index`. Every fifth picture calibrates, the
+others are evaluated: no picture is in both. Each row is a build of its own, and its numbers are those of the
+artifacts in their engines: SQNR of the logits and top-1 agreement against the float model, and top-1. The
+time is what passes, equalization, calibration, conversion and corrections take, by the build's own clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+sys.path.insert(0, str(EXAMPLES))
+# Mean and standard deviation of a pixel, as each network was trained.
+MODELS = {
+    "mobilenet_v2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "efficientnet_lite0": ((0.498,) * 3, (0.502,) * 3),
+}
+_PLAIN = {"equalization": False, "weight_rounding": "nearest", "bias_correction": False}
+METHODS: dict[str, dict[str, Any]] = {
+    "min-max": {**_PLAIN, "activation_observer": "min-max"},
+    "moving-average": {**_PLAIN, "activation_observer": "moving-average"},
+    "percentile 99.99": {**_PLAIN, "activation_observer": "percentile"},
+    "entropy": {**_PLAIN, "activation_observer": "entropy"},
+    "torchao's histogram": {**_PLAIN, "activation_observer": "histogram"},
+    "mse": {**_PLAIN, "activation_observer": "mse"},
+    "mse, weights too": {**_PLAIN, "activation_observer": "mse", "weight_observer": "mse"},
+    "+ equalization": {**_PLAIN, "activation_observer": "mse", "equalization": True},
+    "+ bias correction": {"activation_observer": "mse", "weight_rounding": "nearest"},
+    "+ compensated rounding": {"activation_observer": "mse"},
+    "without equalization": {"activation_observer": "mse", "equalization": False},
+    "without bias correction": {"activation_observer": "mse", "bias_correction": False},
+    "default": {},
+}
+
+
+class QuantizeClock:
+    """Adds up the wall seconds of a build from the passes to the quantized program."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._started = 0.0
+        self._stage = ""
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        """Begin a stage."""
+        self._stage, self._started = stage, time.perf_counter()
+
+    def advance(self, count: int = 1) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Do nothing."""
+
+    def finish(self, detail: str = "") -> None:
+        """Count the stage."""
+        if self._stage.startswith(("passes", "equalize", "calibrate", "correct")):
+            self.seconds += time.perf_counter() - self._started
+
+
+def write_pictures(folder: Path, model: str, output: Path) -> tuple[Path, Path]:
+    """Write calibration and evaluation data for a model, and return the two files."""
+    from PIL import Image
+
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in MODELS[model])
+    pictures, labels = [], []
+    with (folder / "labels.csv").open() as table:
+        for row in csv.DictReader(table):
+            pixels = np.asarray(Image.open(folder / row["file"]).convert("RGB"))[16:240, 16:240]
+            picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
+            pictures.append(((picture - mean) / deviation).numpy())
+            labels.append(int(row["class_index"]))
+    calibrates = np.arange(len(pictures)) % 5 == 0
+    files = output / f"{model}-calibration.npz", output / f"{model}-evaluation.npz"
+    for file, chosen in zip(files, (calibrates, ~calibrates), strict=True):
+        np.savez(file, x=np.stack(pictures)[chosen], labels=np.array(labels)[chosen])
+    return files
+
+
+def measure(
+    model: str, method: str, data: tuple[Path, Path], arguments: argparse.Namespace, output: Path
+) -> list[str]:
+    """Build a model with a method, and return the table's rows, one an artifact."""
+    from edgecompile.compile import build
+    from edgecompile.settings import Options, resolve
+
+    clock = QuantizeClock()
+    options = Options(
+        target=(arguments.target,),
+        format=tuple(arguments.format),
+        calibration=str(data[0]),
+        evaluation=str(data[1]),
+        quantization=METHODS[method],
+        output=str(output / "bundle"),
+    )
+    (bundle,) = build(resolve(f"{EXAMPLES / model}.py:model", options, None), clock)
+    report: dict[str, Any] = json.loads(bundle.read("report.json"))
+    floats = next(row for row in report["quality"] if row["name"] == "float")
+    rows = []
+    for row in report["quality"]:
+        found = row["against_float"]
+        if found is None:
+            continue
+        rows.append(
+            f"| {model} | {method} | {row['name']} | {found['sqnr_db']:.2f} | {found['agreement']:.2%} | "
+            f"{row['accuracy']:.2%} | {floats['accuracy']:.2%} | {clock.seconds:.1f} |"
+        )
+    return rows
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--target", default="linux-x86-64")
+    parser.add_argument("--format", nargs="+", default=["pte", "ptl", "onnx"])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print("| model | method | what | SQNR dB | agreement | top-1 | float's | seconds |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("EDGECOMPILE_CACHE", f"{folder}/cache")
+        for model in arguments.models:
+            data = write_pictures(arguments.data, model, Path(folder))
+            for method in arguments.methods:
+                print("\n".join(measure(model, method, data, arguments, Path(folder))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
