@@ -36,7 +36,7 @@ from edgecompile.quantize.reference import (
     unclamped_steps,
 )
 
-_CONSTANT = "it does not depend on the model's inputs"
+_CONSTANT = "its value does not depend on the model's inputs"
 # So many values at a time stay in a core's cache through the steps that compare them.
 _CHUNK = 1 << 16
 _Values = dict[Node, torch.Tensor]
