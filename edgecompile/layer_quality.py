@@ -26,7 +26,7 @@ LARGE_FALL_DB = 10.0
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class LayerQuality:
-    """One quantized layer; or one operator that stays in float, with the reason and no numbers.
+    """A quantized layer; or what was not compared, an operator in float, with the reason and no numbers.
 
     Attributes:
         kind: The computing operator, `conv2d`.
@@ -38,7 +38,7 @@ class LayerQuality:
         minimum: The least float value of its output, and `maximum` the greatest; None where it is no number.
         clipped_share: The share of these values, 0 to 1, outside the quantized range: those whose nearest
             integer is below `quant_min` or above `quant_max`.
-        reason: Why an operator stays in float.
+        reason: Why it was not compared; None where it was.
     """
 
     name: str

@@ -29,8 +29,10 @@ def layer_text(report: LayerReport, width: int) -> str:
     if report.rows:
         console.print(_table(report, reasons))
     console.print(plain(report.fall_text()))
+    if reasons:
+        console.print("\nnot compared, and why")
     for number, reason in enumerate(reasons, 1):
-        console.print(plain(f"({number}) in float: {reason}"))
+        console.print(plain(f"({number}) {reason}"))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 

@@ -33,7 +33,7 @@ from edgecompile.quantize.reference import (
 )
 from edgecompile.quantize.side_by_side import float_nodes, input_nodes, real_node, run_float
 
-_CONSTANT = "it does not depend on the model's inputs"
+_CONSTANT = "its value does not depend on the model's inputs"
 # So many values at a time stay in a core's cache through the steps that compare them.
 _CHUNK = 1 << 16
 _Values = dict[Node, torch.Tensor]

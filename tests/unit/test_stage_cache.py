@@ -53,6 +53,18 @@ def never():
     raise AssertionError("it is in the cache")
 
 
+def test_what_is_not_written_is_made_when_it_is_asked_for(folder):
+    cache, made = opened(folder), []
+    ask = {"make": lambda: made.append("once") or "hello", "size_bytes": 5}
+    first = cache.unwritten("text", "k1", **ask)
+    second = cache.unwritten("text", "k1", **ask)
+    assert made == [] and not list(folder.rglob("*"))
+    assert first.value() == second.value() == "hello" and made == ["once"]
+    first.drop()
+    assert second.value() == "hello" and made == ["once", "once"]
+    assert (first.digest, first.is_new) == ("k1", False) and not list(folder.rglob("*"))
+
+
 def test_a_result_is_made_once(folder):
     made = opened(folder).result(Text(), "k1", lambda: "hello")
     again = opened(folder).result(Text(), "k1", never)
