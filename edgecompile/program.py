@@ -8,7 +8,8 @@ quantized. Inside the graph states everything speaks `torch.export.ExportedProgr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgecompile.finding import Finding
@@ -69,11 +70,17 @@ class SourceModel:
 
 @dataclass(frozen=True, kw_only=True)
 class CapturedProgram:
-    """The model as one ATen graph in inference mode, as captured or after passes."""
+    """The model as one ATen graph in inference mode, as captured or after passes.
+
+    Attributes:
+        sensitivities: By the name of a value's node, how much noise on each of its channels matters at the
+            outputs, in a shape that broadcasts to the value; empty where that is not measured.
+    """
 
     name: str
     exported: ExportedProgram
     steps: tuple[StepRecord, ...]
+    sensitivities: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

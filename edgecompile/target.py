@@ -82,8 +82,8 @@ class QuantizationSettings:
     @property
     def statistics(self) -> str:
         """What calibration keeps of an activation: observers that keep the same share one calibration."""
-        keeps_extremes = self.activation_observer in ("min-max", "moving-average")
-        return self.activation_observer if keeps_extremes else "histogram"
+        own = ("min-max", "moving-average", "mse")
+        return self.activation_observer if self.activation_observer in own else "histogram"
 
 
 @with_config(STRICT)

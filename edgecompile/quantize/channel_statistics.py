@@ -26,7 +26,7 @@ class ChannelStatistics:
     Attributes:
         least: (samples, C), the least value of each channel in each sample.
         greatest: (samples, C).
-        power: (C,), the mean square.
+        power: (C,), the mean square, of the samples with gradients.
         sensitivity: (C,), by how much independent noise of variance 1 on every element of a channel changes
             the outputs: the expected sum of squares, with each output's power scaled to 1.
     """
@@ -66,15 +66,14 @@ def measure_channels(
         with torch.set_grad_enabled(takes_gradient):
             values = run_float(program.exported, inputs)
         for node in nodes:
-            rows = _by_channel(values[node].detach(), channels.axis[node])
-            low, high = torch.aminmax(rows, dim=1)
-            extremes[node].append((low, high))
-            power[node] += rows.square().mean(1) / len(samples)
+            value, axes = values[node].detach(), _other_axes(values[node], channels.axis[node])
+            extremes[node].append((value.amin(axes), value.amax(axes)))
         if takes_gradient:
             outputs = [values[node] for node in output_nodes(program.exported.graph)]
             for node, gradient in _gradients(values, outputs, nodes, generator):
-                rows = _by_channel(gradient, channels.axis[node])
-                sensitivity[node] += rows.square().sum(1) / gradients
+                axes = _other_axes(gradient, channels.axis[node])
+                power[node] += values[node].detach().square().mean(axes) / gradients
+                sensitivity[node] += gradient.square().sum(axes) / gradients
         progress.advance()
     return {
         node: ChannelStatistics(
@@ -108,5 +107,5 @@ def _gradients(
             yield node, gradient
 
 
-def _by_channel(value: torch.Tensor, axis: int) -> torch.Tensor:
-    return value.movedim(axis, 0).flatten(1)
+def _other_axes(value: torch.Tensor, axis: int) -> list[int]:
+    return [other for other in range(value.dim()) if other != axis]

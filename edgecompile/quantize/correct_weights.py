@@ -130,8 +130,8 @@ class _Moments:
         generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
         for value, wanted in zip(stop.inputs, stop.wanted, strict=True):
             read, given = _positions(layer, value, wanted, generator)
-            self._read.append(read.double().mean(0))
-            self._wanted.append(given.double().mean(0))
+            self._read.append(read.mean(0))
+            self._wanted.append(given.mean(0))
             if self.length <= _LONGEST_ROW:
                 columns = read.transpose(0, 1)  # (groups, positions, length)
                 self.second += columns.transpose(1, 2) @ columns / len(read)
@@ -142,8 +142,8 @@ class _Moments:
 
     def bias(self, integers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         """Return the bias with which the outputs are right on average, (K,), float64."""
-        rows = self.by_group(integers.double())
-        given = torch.einsum("grl,sgl->sgr", rows, torch.stack(self._read)).flatten(1) * scales.double()
+        rows, read = self.by_group(integers.double()), torch.stack(self._read).double()
+        given = torch.einsum("grl,sgl->sgr", rows, read).flatten(1) * scales.double()
         return (torch.stack(self._wanted) - given).median(0).values
 
 
@@ -171,7 +171,10 @@ def _positions(
         (*[neutral] * (2 - spatial), *_argument(layer, index, [neutral] * spatial))
         for index, neutral in ((3, 1), (4, 0), (5, 1))
     )
-    columns = functional.unfold(real, kernel, dilation, padding, stride)  # (N, C * taps, positions)
+    if kernel == stride == (1, 1) and padding == (0, 0):
+        columns = real.flatten(2)  # (N, C * taps, positions)
+    else:
+        columns = functional.unfold(real, kernel, dilation, padding, stride)
     groups = _argument(layer, 6, 1)
     read = columns.movedim(1, 2).reshape(-1, groups, columns.shape[1] // groups)
     given = wanted.flatten(2).movedim(1, 2).flatten(0, 1)

@@ -42,11 +42,9 @@ _COMPUTING = (
 
 _STEPS, _RATE = 60, 0.15  # of Adam, on the logarithms of the factors; more change the noise by under 0.2 dB
 _LARGEST_FACTOR = 32.0
-# A channel may grow until so many times its greatest value of all samples would be clipped: beyond it the
-# program would not be the same, and the next photograph is not among the samples.
-_MARGIN = 4.0
-# Of the rounding of weights, what is left when it is compensated (`round_weights.py`): measured, see docs.
-_WEIGHT_SHARE = 0.1
+# A channel may grow until its greatest value of all samples, and so many times the distance from there to the
+# median of the samples' greatest values, would be clipped: beyond it the program would not be the same.
+_TAIL = 3.0
 _LEAST_GAIN_DB = 1.5  # Below it the prediction is not sure enough.
 _ROWS = 256  # of a layer, drawn evenly, for the range of its columns
 
@@ -60,10 +58,13 @@ class Equalization:
 
     Attributes:
         factors: Those that are not 1.
+        sensitivities: By the name of a value's node, how much noise on each channel matters once they are
+            multiplied, on average 1, in a shape that broadcasts to the value.
         gain_db: By how much the predicted noise at the outputs falls; 0 where nothing is scaled.
     """
 
     factors: ChannelFactors
+    sensitivities: dict[str, torch.Tensor]
     gain_db: float
 
 
@@ -85,7 +86,23 @@ def find_equalization(
     progress.finish(f"{len(samples)} samples, {gain_db:.1f} dB less noise predicted")
     factors = {node.name: factor[ids] for node, ids in channels.ids.items()}
     scaled = {name: values for name, values in factors.items() if not bool((values == 1).all())}
-    return Equalization(factors=scaled, gain_db=gain_db)
+    sensitivities = {}
+    for node, item in statistics.items():
+        axes_after = node.meta["val"].dim() - 1 - channels.axis[node]
+        sensitivities[node.name] = _normalized(
+            item.sensitivity / factor[channels.ids[node]].square(), axes_after
+        )
+    return Equalization(
+        factors=scaled,
+        sensitivities={name: value for name, value in sensitivities.items() if value is not None},
+        gain_db=gain_db,
+    )
+
+
+def _normalized(sensitivity: torch.Tensor, axes_after: int) -> torch.Tensor | None:
+    """Return sensitivities with a mean of 1, (C, 1, ...) with so many ones; None where nothing matters."""
+    mean = float(sensitivity.mean())
+    return (sensitivity / mean).reshape(-1, *[1] * axes_after) if mean > 0 else None
 
 
 def equalized(program: CapturedProgram, found: Equalization) -> CapturedProgram:
@@ -100,7 +117,12 @@ def equalized(program: CapturedProgram, found: Equalization) -> CapturedProgram:
         nodes_after=nodes,
         rewrites=result.rewrites,
     )
-    return CapturedProgram(name=program.name, exported=result.program, steps=(*program.steps, step))
+    return CapturedProgram(
+        name=program.name,
+        exported=result.program,
+        steps=(*program.steps, step),
+        sensitivities=found.sensitivities,
+    )
 
 
 def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOutcome:
@@ -205,7 +227,7 @@ class _Noise:
             scale = factor[weight.ids]
             step = (weight.magnitude / scale).amax(1) / 127
             rounding = step.square() / 12 * (scale.square() * weight.power).sum(1)
-            noise = noise + _WEIGHT_SHARE * (rounding * weight.sensitivity).sum()
+            noise = noise + (rounding * weight.sensitivity).sum()
         return noise
 
 
@@ -261,9 +283,11 @@ def _limits(
     greatest = torch.full((channels.count,), math.log(_LARGEST_FACTOR))
     least = -greatest
     for node, bound in channels.clipped.items():
-        ids, reached = channels.ids[node], statistics[node].greatest.amax(0).clamp_min(1e-6)
+        ids, reached = channels.ids[node], statistics[node].greatest.amax(0)
+        spread = reached - statistics[node].greatest.median(0).values
+        room = bound / (reached + _TAIL * spread).clamp_min(1e-6)
         # What reaches the clip must stay as it is, and what does not may grow.
-        greatest.scatter_reduce_(0, ids, torch.log(bound / (reached * _MARGIN)).clamp_min(0), "amin")
+        greatest.scatter_reduce_(0, ids, torch.log(room).clamp_min(0), "amin")
         least[ids] = 0.0
     return least, greatest
 

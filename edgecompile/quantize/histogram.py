@@ -22,8 +22,12 @@ class ActivationHistogram(Scales, HistogramObserver):  # type: ignore[misc]  # t
     """torchao's histogram of an activation and its choice of the range, to the bit, found faster.
 
     Half of a calibration would be `torch.histc`; `count_bins` gives the same counts.
+
+    Attributes:
+        weights: What each value counts, in a shape that broadcasts to the activation; None for 1.
     """
 
+    weights: torch.Tensor | None = None
     bins: int
     upsample_rate: int
     histogram: torch.Tensor
@@ -45,7 +49,7 @@ class ActivationHistogram(Scales, HistogramObserver):  # type: ignore[misc]  # t
             # Constant, tiny or huge: torchao has a rule for each.
             result: torch.Tensor = super().forward(x_orig)
             return result
-        counts = count_bins(values, self.bins, low, high)
+        counts = count_bins(values, self.bins, low, high, self.weights)
         if low == self.min_val.item() and high == self.max_val.item():
             self.histogram += counts
             return x_orig
@@ -116,14 +120,21 @@ def _ascends(values: torch.Tensor) -> bool:
     return bool((values[1:] >= values[:-1]).all())
 
 
-def count_bins(values: torch.Tensor, bins: int, low: float, high: float) -> torch.Tensor:
+def count_bins(
+    values: torch.Tensor, bins: int, low: float, high: float, weights: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return how many float32 values lie in each of `bins` equal parts of [low, high], as float32.
 
     The same as `torch.histc(values, bins, low, high)`, which searches value by value. `bins` is a power of
     two, so that dividing by a part's width is to the bit what `histc` does: times `bins`, then divided by
-    the range.
+    the range. With weights, each value counts as much as its own, in a shape that broadcasts to the values'.
     """
     width = c_float(high - low).value / bins
+    if weights is not None:
+        positions = (values - low).div_(width).to(torch.int32).flatten()
+        sums = torch.bincount(positions, weights.expand_as(values).flatten().double(), minlength=bins + 1)
+        sums[bins - 1] += sums[bins]
+        return sums[:bins].to(torch.float32)
     counts = torch.zeros(bins + 1, dtype=torch.int64)
     for chunk in torch.split(values.flatten(), _CHUNK):
         positions = (chunk - low).div_(width).to(torch.int32)

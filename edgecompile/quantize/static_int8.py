@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -71,21 +71,24 @@ def prepare(program: CapturedProgram, settings: QuantizationSettings) -> Prepare
     return Prepared(program=program, model=prepared, names=names, declined=quantizer.declined)
 
 
-def calibrate(prepared: Prepared, data: Dataset, progress: Progress, limit: int | None = None) -> Ranges:
+def calibrate(
+    prepared: Prepared, data: Dataset, settings: QuantizationSettings, progress: Progress
+) -> Ranges:
     """Run samples through the observers, and return what those of the activations have seen.
 
     Args:
         prepared: The model with its observers.
-        data: The samples.
+        data: The samples; at most so many as the settings say are used, evenly spaced.
+        settings: Say what the observers are.
         progress: Is told of each sample.
-        limit: The most samples that are used, evenly spaced; None for all.
 
     Raises:
         NotFiniteValueError: A value that is observed, or an output, is not finite for a sample.
     """
-    samples = list(enumerate(data.samples))
-    samples = samples if limit is None else spread(samples, limit)
+    samples = spread(list(enumerate(data.samples)), settings.calibration_samples)
     activations = list(_activation_calls(prepared.model))
+    if settings.activation_observer == "mse":
+        _weigh(activations, prepared.program.sensitivities)
     observers = [observer for _, observer in activations]
     progress.start("calibrate", len(samples))
     with _quiet():
@@ -100,6 +103,19 @@ def calibrate(prepared: Prepared, data: Dataset, progress: Progress, limit: int 
         str(node.target): {key: value.detach() for key, value in observer.state_dict().items()}
         for node, observer in activations
     }
+
+
+def _weigh(
+    activations: Sequence[tuple[Node, torch.nn.Module]], sensitivities: Mapping[str, torch.Tensor]
+) -> None:
+    """Let each value of an activation count as much as its channel matters."""
+    sources: dict[int, set[str]] = {}
+    for node, observer in activations:
+        sources.setdefault(id(observer), set()).add(node.all_input_nodes[0].name)
+    for _, observer in activations:
+        names = sources[id(observer)]
+        if len(names) == 1:  # What several values share has no channels of its own.
+            setattr(observer, "weights", sensitivities.get(next(iter(names))))  # noqa: B010 (a module has no such field)
 
 
 def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
@@ -145,7 +161,7 @@ def quantize(
 ) -> QuantizedProgram:
     """Quantize a program with static ranges, calibrated on the user's samples."""
     prepared = prepare(program, settings)
-    return convert(prepared, calibrate(prepared, data, progress, settings.calibration_samples))
+    return convert(prepared, calibrate(prepared, data, settings, progress))
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from edgecompile.stage_cache import HashedFile, Result, StageCache
 from edgecompile.stages.reads import tools
 
 if TYPE_CHECKING:
+    import torch
+
     from edgecompile.program import Precision
     from edgecompile.quantize.equalize import Equalization
     from edgecompile.target import Target
@@ -27,7 +29,9 @@ class KeptEqualization:
         """Write the factors; the gain stands beside them."""
         from edgecompile.tensor_file import write_tensors
 
-        write_tensors(file, value.factors)
+        both = {"factor": value.factors, "sensitivity": value.sensitivities}
+        named = {f"{kind}/{name}": tensor for kind, own in both.items() for name, tensor in own.items()}
+        write_tensors(file, named)
         return {"gain_db": value.gain_db}
 
     def read(self, path: Path, summary: dict[str, Any]) -> Equalization:
@@ -35,7 +39,13 @@ class KeptEqualization:
         from edgecompile.quantize.equalize import Equalization
         from edgecompile.tensor_file import read_tensors
 
-        return Equalization(factors=read_tensors(path)[0], gain_db=summary["gain_db"])
+        both: dict[str, dict[str, torch.Tensor]] = {"factor": {}, "sensitivity": {}}
+        for key, tensor in read_tensors(path)[0].items():
+            kind, _, name = key.partition("/")
+            both[kind][name] = tensor
+        return Equalization(
+            factors=both["factor"], sensitivities=both["sensitivity"], gain_db=summary["gain_db"]
+        )
 
     def can_keep(self, value: Equalization) -> bool:
         """Factors can always be kept."""

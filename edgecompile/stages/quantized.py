@@ -153,7 +153,7 @@ def quantized_program(
         prepared = prepare(in_float.value(), settings)
 
         def measure() -> Ranges:
-            return calibrate(prepared, data.value(), cache.progress, settings.calibration_samples)
+            return calibrate(prepared, data.value(), settings, cache.progress)
 
         converted = convert(prepared, cache.value(Calibrated(), seen_key, measure, "calibrate"))
         samples = spread(data.value().samples, settings.correction_samples)

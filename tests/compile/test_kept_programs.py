@@ -44,7 +44,7 @@ def test_every_state_survives(tmp_path, network, data, dynamic):
     for program in (captured, again):
         rewritten = run_passes(program, [entry.name for entry in TARGET.passes])
         prepared = static_int8.prepare(rewritten, TARGET.quantization)
-        ranges = static_int8.calibrate(prepared, samples, QuietProgress())
+        ranges = static_int8.calibrate(prepared, samples, TARGET.quantization, QuietProgress())
         kept.append(static_int8.convert(prepared, ranges))
         other = static_int8.prepare(rewritten, TARGET.quantization)  # never saw a sample
         kept.append(static_int8.convert(other, round_trip(Calibrated(), ranges, tmp_path / "ranges")))
