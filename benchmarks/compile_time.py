@@ -46,7 +46,18 @@ MODELS = {
     "encoder": Path(__file__).parent / "encoder.py",
 }
 PLAIN = "plain ExecuTorch .pte"
-FORMATS = {"edgecompile .pte": ("pte",), "edgecompile .pte .ptl .onnx": ("pte", "ptl", "onnx")}
+# What the plain flows do: ranges by a histogram, everything rounded to the nearest, nothing corrected.
+PLAIN_QUANTIZATION = {
+    "activation_observer": "histogram",
+    "equalization": False,
+    "weight_rounding": "nearest",
+    "bias_correction": False,
+}
+FLOWS_OF_OURS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "edgecompile .pte": (("pte",), PLAIN_QUANTIZATION),
+    "edgecompile .pte .ptl .onnx": (("pte", "ptl", "onnx"), PLAIN_QUANTIZATION),
+    "edgecompile .pte, equalized and corrected": (("pte",), {}),
+}
 
 
 _PROOF = ("float model", "layers", "reference", "run ", "goldens", "write")
@@ -93,7 +104,9 @@ class StageClock:
         self._clock.mark("proof" if proof else self._stage)
 
 
-def run_edgecompile(model: Path, data: Path, formats: tuple[str, ...], clock: Clock) -> None:
+def run_edgecompile(
+    model: Path, data: Path, formats: tuple[str, ...], quantization: dict[str, Any], clock: Clock
+) -> None:
     """Build with the public flow; its stages are timed through its progress."""
     import edgecompile.capture  # noqa: F401  torch, which a build imports when it has something to do
     from edgecompile.compile import build
@@ -103,7 +116,11 @@ def run_edgecompile(model: Path, data: Path, formats: tuple[str, ...], clock: Cl
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EDGECOMPILE_CACHE"] = f"{folder}/cache"
         options = Options(
-            target=("android-arm64",), format=formats, calibration=str(data), output=f"{folder}/bundle"
+            target=("android-arm64",),
+            format=formats,
+            calibration=str(data),
+            quantization=quantization,
+            output=f"{folder}/bundle",
         )
         build(resolve(f"{model}:model", options, None), StageClock(clock))
 
@@ -183,8 +200,8 @@ FLOWS: dict[str, Callable[[Path, Path, Clock], None]] = {
     PLAIN: run_plain_executorch,
     "plain ONNX Runtime": run_plain_onnx,
     **{
-        name: lambda model, data, clock, formats=formats: run_edgecompile(model, data, formats, clock)
-        for name, formats in FORMATS.items()
+        name: lambda model, data, clock, own=own: run_edgecompile(model, data, *own, clock)
+        for name, own in FLOWS_OF_OURS.items()
     },
 }
 
@@ -248,7 +265,7 @@ def rows(model: str, runs: dict[str, list[dict[str, Any]]]) -> list[str]:
             continue
         peak = statistics.median(run["peak_mb"] for run in own)
         ways = [(flow, ("model", "proof"))]
-        if flow in FORMATS:
+        if flow in FLOWS_OF_OURS:
             ways.append((f"{flow} and proof", ("model",)))
         for name, without in ways:
             cpu, wall = median(flow, 0, *without), median(flow, 1, *without)

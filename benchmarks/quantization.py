@@ -38,14 +38,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "percentile 99.99": {**_PLAIN, "activation_observer": "percentile"},
     "entropy": {**_PLAIN, "activation_observer": "entropy"},
     "torchao's histogram": {**_PLAIN, "activation_observer": "histogram"},
-    "mse": {**_PLAIN, "activation_observer": "mse"},
-    "mse, weights too": {**_PLAIN, "activation_observer": "mse", "weight_observer": "mse"},
-    "+ equalization": {**_PLAIN, "activation_observer": "mse", "equalization": True},
-    "+ bias correction": {"activation_observer": "mse", "weight_rounding": "nearest"},
-    "+ compensated rounding": {"activation_observer": "mse"},
-    "without equalization": {"activation_observer": "mse", "equalization": False},
-    "without bias correction": {"activation_observer": "mse", "bias_correction": False},
-    "default": {},
+    "mse": _PLAIN,
+    "mse, weights too": {**_PLAIN, "weight_observer": "mse"},
+    "mse + equalization": {**_PLAIN, "equalization": True},
+    "mse + equalization + bias correction": {"weight_rounding": "nearest"},
+    "mse + compensated rounding + bias correction": {"equalization": False},
+    "all: the default": {},
 }
 
 

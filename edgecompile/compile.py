@@ -7,26 +7,31 @@ what each is made from, and how.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Bundle, Emitted
 from edgecompile.build_cache import open_cache, stages_folder
 from edgecompile.bundle_writer import write_bundle
 from edgecompile.dataset import Dataset
 from edgecompile.lower import lower_all, workers_for
-from edgecompile.program import CapturedProgram
+from edgecompile.program import CapturedProgram, Precision, QuantizedProgram
 from edgecompile.progress import Progress, QuietProgress
 from edgecompile.settings import BuildSettings
 from edgecompile.stage_cache import Result, ResultChangedError, StageCache
 from edgecompile.stages.bundle_files import BundleFiles, bundle_files
 from edgecompile.stages.captured import captured_program, input_specs_of
 from edgecompile.stages.emitted import Lowering
-from edgecompile.stages.findings import findings, note_findings
+from edgecompile.stages.findings import Findings, findings, note_findings
 from edgecompile.stages.in_float import float_program
 from edgecompile.stages.layers import layer_quality
 from edgecompile.stages.quality import float_outputs, quality
 from edgecompile.stages.quantized import quantized_program
 from edgecompile.stages.samples import noise, samples_of
 from edgecompile.target import Target, load_target
+
+if TYPE_CHECKING:
+    from edgecompile.layer_quality import LayerReport
 
 
 def build(settings: BuildSettings, progress: Progress | None = None) -> tuple[Bundle, ...]:
@@ -65,38 +70,26 @@ def _compile(
     with workers_for(cache, _emitters(settings, targets), captured, jobs=settings.jobs) as workers:
         calibration, evaluation = _data(cache, captured, settings)
         floats = float_outputs(cache, captured, evaluation)
-        programs, layers = [], []
-        for target in targets:
-            in_float = float_program(
-                cache, captured, calibration=calibration, target=target, precision=settings.precision
+        programs = [
+            _target_program(
+                cache, captured, calibration, evaluation, target=target, precision=settings.precision
             )
-            program = quantized_program(
-                cache, in_float, calibration=calibration, target=target, precision=settings.precision
-            )
-            programs.append(program)
-            layers.append(
-                layer_quality(cache, program=program, in_float=in_float, data=evaluation, target=target)
-            )
-            in_float.drop()
-        ranged = calibration if settings.precision == "int8" else None
-        found = [
-            findings(cache, program=program, calibration=ranged, data=evaluation, target=target)
-            for target, program in zip(targets, programs, strict=True)
+            for target in targets
         ]
-        note_findings(cache, found)
+        note_findings(cache, [item.findings for item in programs])
         captured.drop()  # from here on the weights are those of the programs
         lowerings = [
             [
-                Lowering(program=program, format=name, settings=target.emit[name])
-                for name in settings.formats or target.formats
+                Lowering(program=item.program, format=name, settings=item.target.emit[name])
+                for name in settings.formats or item.target.formats
             ]
-            for target, program in zip(targets, programs, strict=True)
+            for item in programs
         ]
         artifacts = lower_all(cache, lowerings, workers)
 
     made = []
-    parts = zip(targets, programs, layers, found, artifacts, strict=True)
-    for target, program, measured, odd, own in parts:
+    for item, own in zip(programs, artifacts, strict=True):
+        target, program = item.target, item.program
         rows = quality(cache, program=program, artifacts=own, data=evaluation, floats=floats, target=target)
         files = bundle_files(
             cache,
@@ -105,12 +98,40 @@ def _compile(
             data=evaluation,
             floats=floats,
             rows=rows,
-            layers=measured,
-            findings=odd,
+            layers=item.layers,
+            findings=item.findings,
             target=target,
         )
         made.append((target, files, own))
     return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TargetProgram:
+    """The program that a target's artifacts are lowered from, and what is known of it before."""
+
+    target: Target
+    program: Result[QuantizedProgram]
+    layers: Result[LayerReport]
+    findings: Result[Findings]
+
+
+def _target_program(
+    cache: StageCache,
+    captured: Result[CapturedProgram],
+    calibration: Result[Dataset] | None,
+    evaluation: Result[Dataset],
+    *,
+    target: Target,
+    precision: Precision,
+) -> _TargetProgram:
+    in_float = float_program(cache, captured, calibration=calibration, target=target, precision=precision)
+    program = quantized_program(cache, in_float, calibration=calibration, target=target, precision=precision)
+    layers = layer_quality(cache, program=program, in_float=in_float, data=evaluation, target=target)
+    in_float.drop()
+    ranged = calibration if precision == "int8" else None
+    found = findings(cache, program=program, calibration=ranged, data=evaluation, target=target)
+    return _TargetProgram(target=target, program=program, layers=layers, findings=found)
 
 
 def _emitters(settings: BuildSettings, targets: Sequence[Target]) -> list[str]:

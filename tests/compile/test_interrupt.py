@@ -77,6 +77,7 @@ def forker(tmp_path_factory):
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # a fork has none of the threads that its parent waits for
     )
     first = _build("small", "pictures", "--format", "ptl", "--output", str(output), "--json")
     _send(process, first)
