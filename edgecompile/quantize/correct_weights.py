@@ -74,7 +74,8 @@ def _corrected(stop: LayerStop, settings: QuantizationSettings, limit: int) -> W
         integers = rounded.reshape(integers.shape).to(torch.int8)
     bias = weights.bias
     if settings.bias_correction:
-        bias = _on_grid(moments.bias(integers, weights.scales), stop.layer)
+        in_float = torch.zeros(len(integers)) if stop.bias is None else stop.bias
+        bias = _on_grid(moments.bias(integers, weights.scales, in_float.double()), stop.layer)
     return Weights(weight=integers, scales=weights.scales, bias=bias)
 
 
@@ -140,11 +141,23 @@ class _Moments:
         """Return a weight's rows by group, (groups, rows, length)."""
         return weight.reshape(self.groups, -1, self.length)
 
-    def bias(self, integers: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-        """Return the bias with which the outputs are right on average, (K,), float64."""
+    def bias(self, integers: torch.Tensor, scales: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Return the bias with which the outputs are right on average, (K,), float64.
+
+        The shift is the median of the samples', and is trusted as far as they agree on it: what lies within
+        its standard error is left out (James & Stein 1961, "Estimation with quadratic loss", positive part).
+
+        Args:
+            integers: The weight.
+            scales: Of each row, (K,).
+            bias: The float program's.
+        """
         rows, read = self.by_group(integers.double()), torch.stack(self._read).double()
         given = torch.einsum("grl,sgl->sgr", rows, read).flatten(1) * scales.double()
-        return (torch.stack(self._wanted) - given).median(0).values
+        shifts = torch.stack(self._wanted).double() - given - bias  # (samples, K)
+        shift = shifts.median(0).values
+        doubt = shifts.var(0, correction=0) / len(shifts)
+        return bias + shift * (1 - doubt / shift.square().clamp_min(1e-30)).clamp_min(0)
 
 
 def _positions(

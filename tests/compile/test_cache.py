@@ -22,7 +22,8 @@ from edgecompile.settings import BuildSettings
 from edgecompile.stage_cache import StageCache
 from edgecompile.stages.captured import captured_program
 from edgecompile.stages.emitted import Lowering
-from edgecompile.stages.quantized import float_program, quantized_program
+from edgecompile.stages.in_float import float_program
+from edgecompile.stages.quantized import quantized_program
 from edgecompile.target import load_target
 
 MODEL = """
@@ -280,7 +281,7 @@ def lowerings(tmp_path):
     settings = BuildSettings(model=f"{networks.__file__}:small", targets=("linux-arm64",), precision="fp32")
     target = load_target("linux-arm64")
     captured = captured_program(cache, settings)
-    in_float = float_program(cache, captured, target)
+    in_float = float_program(cache, captured, calibration=None, target=target, precision="fp32")
     program = quantized_program(cache, in_float, calibration=None, target=target, precision="fp32")
     wanted = [Lowering(program=program, format=name, settings=target.emit[name]) for name in ("ptl", "onnx")]
     return cache, captured, wanted

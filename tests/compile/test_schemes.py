@@ -61,7 +61,11 @@ def test_none_of_the_schemes_is_the_default(build):
     ("said", "target"), [*zip(SCHEMES, itertools.cycle(["android-arm64", "linux-x86-64"]), strict=False)]
 )
 def test_every_scheme_is_in_the_artifacts_and_equals_the_reference(build, said, target):
-    folder = build("small", "--quantization", said, target=target)
+    # The scheme alone: with powers of two, results halfway between two integers are rounded to either side,
+    # and in a network with so few outputs, as exact as corrections make it, that can be more than 1 dB.
+    plain = ("equalization=false", "weight_rounding=nearest", "bias_correction=false")
+    options = [part for item in (said, *plain) for part in ("--quantization", item)]
+    folder = build("small", *options, target=target)
     layers = _layers(load_bundle(folder))
     assert len(layers) == 7 and SCHEMES[said](layers)
     found = validate(folder)
@@ -88,7 +92,7 @@ def test_the_manifest_and_the_config_file_say_what_was_said(cli, tmp_path):
     assert 7 < max(_largest_weights(layers)) <= 15 and _are_powers_of_two(layers)
 
 
-def test_one_calibration_serves_all_that_choose_from_a_histogram(cli, tmp_path):
+def test_one_calibration_serves_all_that_choose_from_the_same_histogram(cli, tmp_path):
     def calibrates(observer):
         finished = cli(
             *("build", f"{NETWORKS}:other", "--target", "ios-arm64", "--format", "ptl"),
@@ -103,6 +107,7 @@ def test_one_calibration_serves_all_that_choose_from_a_histogram(cli, tmp_path):
         return not line.endswith("reused")
 
     artifacts = set()
+    # `mse` weighs each value by how much its channel matters.
     observers = ("histogram", "percentile", "mse", "entropy", "min-max", "moving-average")
-    assert [calibrates(name) for name in observers] == [True, False, False, False, True, True]
+    assert [calibrates(name) for name in observers] == [True, False, True, False, True, True]
     assert len(artifacts) == len(observers)
