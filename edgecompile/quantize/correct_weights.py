@@ -30,8 +30,8 @@ _POSITIONS = 400
 _DAMPING = 0.01
 # Columns of a weight that are rounded before the others take up their errors.
 _BLOCK = 128
-# Weights with longer rows are rounded one by one: the square of the length must fit the memory.
-_LONGEST_ROW = 4096
+# Weights with longer rows are rounded one by one: the time grows with the cube of the length.
+_LONGEST_ROW = 2048
 
 
 def correct_weights(

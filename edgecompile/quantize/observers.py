@@ -25,10 +25,9 @@ from edgecompile.quantize.scales import Scales
 from edgecompile.quantize.weight_observers import WeightChannelRanges, WeightRange
 from edgecompile.target import QuantizationSettings
 
-# Below this scale a value is constant zero for all that int8 can tell (XNNPACK's own bound).
+# Below this scale a value is constant zero for all that int8 can tell (XNNPACK's own bound). A weight's could be
+# less, if its bias did not have to fit an int32 with a scale that is a product with it.
 _EPS = 2**-12
-# A row of small weights is not constant zero: what it is multiplied with may be large.
-_WEIGHT_EPS = 2**-32
 
 
 class ActivationExtremes(Scales, MinMaxObserver):  # type: ignore[misc]  # torchao is not typed
@@ -85,5 +84,5 @@ def weight_observer(settings: QuantizationSettings) -> Any:
     observer = WeightChannelRanges if settings.weight_granularity == "per-channel" else WeightRange
     least_squares = settings.weight_observer == "mse"
     return observer.with_args(
-        eps=_WEIGHT_EPS, power_of_two=settings.power_of_two_scales, least_squares=least_squares
+        eps=_EPS, power_of_two=settings.power_of_two_scales, least_squares=least_squares
     )
