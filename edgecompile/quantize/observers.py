@@ -25,8 +25,8 @@ from edgecompile.quantize.scales import Scales
 from edgecompile.quantize.weight_observers import WeightChannelRanges, WeightRange
 from edgecompile.target import QuantizationSettings
 
-# Below this scale a value is constant zero for all that int8 can tell (XNNPACK's own bound). A weight's could be
-# less, if its bias did not have to fit an int32 with a scale that is a product with it.
+# Below this scale a value is constant zero for all that int8 can tell (XNNPACK's own bound). A weight's could
+# be less, if its bias did not have to fit an int32 with a scale that is a product with it.
 _EPS = 2**-12
 
 
