@@ -13,7 +13,7 @@ from edgecompile.graph_edit import output_nodes
 from edgecompile.program import CapturedProgram
 from edgecompile.progress import Progress
 from edgecompile.quantize.channels import Channels
-from edgecompile.quantize.side_by_side import run_float
+from edgecompile.quantize.node_values import all_values
 
 # Of so many samples the gradients are taken: they are means, and need fewer samples than extremes.
 _GRADIENT_SAMPLES = 16
@@ -64,7 +64,7 @@ def measure_channels(
         for value in inputs:
             value.requires_grad_(takes_gradient and value.is_floating_point())
         with torch.set_grad_enabled(takes_gradient):
-            values = run_float(program.exported, inputs)
+            values = all_values(program.exported, inputs)
         for node in nodes:
             value, axes = values[node].detach(), _other_axes(values[node], channels.axis[node])
             extremes[node].append((value.amin(axes), value.amax(axes)))

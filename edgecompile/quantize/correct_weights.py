@@ -50,6 +50,8 @@ def correct_weights(
         settings: Say what is corrected.
         progress: Is told of each layer.
     """
+    if settings.weight_rounding == "nearest" and not settings.bias_correction:
+        return program
     weighted = len(changeable_layers(program.exported))
     progress.start("correct weights", weighted)
     limit = 2 ** (settings.weight_bits - 1) - 1
@@ -66,16 +68,19 @@ def correct_weights(
 def _corrected(stop: LayerStop, settings: QuantizationSettings, limit: int) -> Weights:
     weights = stop.layer.weights
     assert weights is not None
-    moments = _Moments(stop)
     integers = weights.weight
-    if settings.weight_rounding == "compensated" and moments.length <= _LONGEST_ROW:
+    is_compensated = settings.weight_rounding == "compensated" and integers[0].numel() <= _LONGEST_ROW
+    moments = _Moments(stop, second=is_compensated)
+    if moments.second is not None:
         scales = weights.scales.reshape(moments.groups, -1)
         rounded = round_compensated(moments.by_group(stop.weight), moments.second, scales, limit)
         integers = rounded.reshape(integers.shape).to(torch.int8)
     bias = weights.bias
     if settings.bias_correction:
         in_float = torch.zeros(len(integers)) if stop.bias is None else stop.bias
-        bias = _on_grid(moments.bias(integers, weights.scales, in_float.double()), stop.layer)
+        bias = weights.on_bias_grid(
+            moments.bias(integers, weights.scales, in_float.double()), stop.layer.input_parameters[0].scale
+        )
     return Weights(weight=integers, scales=weights.scales, bias=bias)
 
 
@@ -118,22 +123,29 @@ def round_compensated(
 
 
 class _Moments:
-    """First and second moments, over samples and positions, of what a layer reads and should give."""
+    """Moments, over samples and positions, of what a layer reads and should give.
 
-    def __init__(self, stop: LayerStop) -> None:
+    Attributes:
+        groups: Of the layer's channels.
+        length: Of a row of its weight.
+        second: The second moments of what the columns of a row are multiplied with, (groups, length, length);
+            None where they are not wanted.
+    """
+
+    def __init__(self, stop: LayerStop, *, second: bool) -> None:
         layer = stop.layer
         assert layer.weights is not None
         self.groups = _argument(layer, 6, 1) if layer.kind != "linear" else 1
         self.length = layer.weights.weight[0].numel()
         self._read: list[torch.Tensor] = []
         self._wanted: list[torch.Tensor] = []
-        self.second = torch.zeros(self.groups, self.length, self.length)
+        self.second = torch.zeros(self.groups, self.length, self.length) if second else None
         generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
         for value, wanted in zip(stop.inputs, stop.wanted, strict=True):
             read, given = _positions(layer, value, wanted, generator)
             self._read.append(read.mean(0))
             self._wanted.append(given.mean(0))
-            if self.length <= _LONGEST_ROW:
+            if self.second is not None:
                 columns = read.transpose(0, 1)  # (groups, positions, length)
                 self.second += columns.transpose(1, 2) @ columns / len(read)
 
@@ -203,10 +215,3 @@ def _argument(layer: QuantizedLayer, index: int, otherwise: Any) -> Any:
 
 def _drawn(count: int, generator: torch.Generator) -> torch.Tensor:
     return torch.randperm(count, generator=generator)[:_POSITIONS]
-
-
-def _on_grid(bias: torch.Tensor, layer: QuantizedLayer) -> torch.Tensor:
-    """Return a bias on the grid of the layer's integers, as `snap_biases` gives it."""
-    assert layer.weights is not None
-    scale = layer.weights.scales.double() * layer.input_parameters[0].scale
-    return (torch.round(bias / scale) * scale).float()

@@ -7,19 +7,20 @@ sees the errors of those before it as they are in the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Node, map_arg
+from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operand, user_input_names
+from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.progress import Progress
 from edgecompile.quantize.exact_layer import ExactLayer
 from edgecompile.quantize.layers import QuantizedLayer, Weights, constants_of, quantized_layers
-from edgecompile.quantize.reference import Reference
+from edgecompile.quantize.node_values import computed_value, given_values
+from edgecompile.quantize.reference import value_between
 from edgecompile.quantize.side_by_side import float_nodes
 
 Inputs = Sequence[torch.Tensor]
@@ -62,35 +63,33 @@ def walk_layers(
         change: Gives a layer's new integers and its bias; scales stay.
         progress: Is told of each layer with weights.
     """
-    reference = Reference(exported)
     twins = float_nodes(exported, in_float)
-    weighted = [layer for layer in changeable_layers(exported) if layer.compute in twins]
-    if not weighted:
-        return exported
-    stops = {layer.output for layer in weighted}
+    stops = {layer.output for layer in changeable_layers(exported) if layer.compute in twins}
     float_values = _FloatValues(in_float, samples)
     changed: dict[str, Weights] = {}
 
-    def visit(layer: QuantizedLayer, inputs: list[tuple[torch.Tensor, ...]]) -> QuantizedLayer:
+    def visit(layer: QuantizedLayer, inputs: Sequence[tuple[torch.Tensor, ...]]) -> QuantizedLayer:
         if layer.output not in stops:
             return layer
-        assert layer.weights is not None
         twin = twins[layer.compute]
         weight, bias = (float_values.constant(twin, index) for index in (1, 2))
         assert weight is not None
         stop = LayerStop(
             layer=layer,
-            inputs=[operands[0] for operands in inputs],
+            inputs=[value for (value,) in inputs],
             wanted=float_values.of(twin),
             weight=weight,
             bias=bias,
         )
         changed[layer.name] = change(stop)
+        stops.remove(layer.output)
         progress.advance()
         return replace(layer, weights=changed[layer.name])
 
     with torch.no_grad():
-        _run_all(exported, reference, samples, visit, last=weighted[-1].output)
+        values = _quantized_values(exported, samples, visit)
+        while stops:
+            next(values)
     return _with_weights(exported, changed)
 
 
@@ -103,45 +102,54 @@ def changeable_layers(exported: ExportedProgram) -> list[QuantizedLayer]:
     ]
 
 
-def _run_all(
+def _quantized_values(
     exported: ExportedProgram,
-    reference: Reference,
     samples: Sequence[Inputs],
-    visit: Callable[[QuantizedLayer, list[tuple[torch.Tensor, ...]]], QuantizedLayer],
-    *,
-    last: Node,
-) -> None:
-    layers = {layer.output: layer for layer in reference.layers}
-    inside = {node for layer in reference.layers for node in layer.nodes}
-    sources = {
-        node: [operand(item) for item in layers[node].inputs] if node in layers else node.all_input_nodes
-        for node in exported.graph.nodes
-        if node not in inside
-    }
-    last_reader = {source: node for node, read in sources.items() for source in read}
-    constants, names = constants_of(exported), user_input_names(exported)
-    known: list[dict[Node, Any]] = [{} for _ in samples]
-    for node in exported.graph.nodes:
-        if node in inside or node.op == "output":
-            continue
-        if node.op == "placeholder":
-            for values, inputs in zip(known, samples, strict=True):
-                values[node] = inputs[names.index(node.name)] if node.name in names else constants[node.name]
+    visit: Callable[[QuantizedLayer, Sequence[tuple[torch.Tensor, ...]]], QuantizedLayer],
+) -> Iterator[Node]:
+    """Run a quantized program node by node; each layer is computed as `visit` gives it back."""
+    layers = {layer.output: layer for layer in quantized_layers(exported)}
+    inside = {node for layer in layers.values() for node in layer.nodes}
+    nodes = [node for node in exported.graph.nodes if node not in inside]
+    sources = {node: layers[node].sources if node in layers else node.all_input_nodes for node in nodes}
+    values = _SampleValues(exported, samples, sources)
+    for node in nodes:
+        if node.op != "call_function":
             continue
         if node in layers:
-            operands = [tuple(values[source] for source in sources[node]) for values in known]
-            layer = ExactLayer(visit(layers[node], operands))
-            for values, own in zip(known, operands, strict=True):
-                values[node] = layer.compute(own, "exact")
-            if node is last:
-                return
+            inputs = [tuple(known[source] for source in sources[node]) for known in values.known]
+            layer = ExactLayer(visit(layers[node], inputs))
+            values.put(node, [layer.compute(own, "exact") for own in inputs])
         else:
-            for values in known:
-                values[node] = reference.evaluate(node, values)
-        for source in sources[node]:
-            if last_reader[source] is node:
-                for values in known:
-                    values.pop(source, None)
+            values.put(node, [value_between(node, known, inside) for known in values.known])
+        yield node
+
+
+class _SampleValues:
+    """The values of a program's nodes for all samples; each is let go when its last reader is computed.
+
+    Attributes:
+        known: Those that are still read, one mapping a sample.
+    """
+
+    def __init__(
+        self,
+        exported: ExportedProgram,
+        samples: Sequence[Inputs],
+        sources: Mapping[Node, Iterable[Node]],
+    ) -> None:
+        self.known = [given_values(exported, inputs) for inputs in samples]
+        self._sources = sources
+        self._last_reader = {source: node for node, read in sources.items() for source in read}
+
+    def put(self, node: Node, values: Sequence[Any]) -> None:
+        """Keep a node's values, one a sample, and let go what only it and nodes before it read."""
+        for known, value in zip(self.known, values, strict=True):
+            known[node] = value
+        for source in set(self._sources[node]):
+            if self._last_reader[source] is node:
+                for known in self.known:
+                    del known[source]
 
 
 class _FloatValues:
@@ -149,28 +157,17 @@ class _FloatValues:
 
     def __init__(self, exported: ExportedProgram, samples: Sequence[Inputs]) -> None:
         self._constants = constants_of(exported)
-        names = user_input_names(exported)
-        self._known: list[dict[Node, Any]] = [{} for _ in samples]
-        for node in exported.graph.find_nodes(op="placeholder"):
-            for values, inputs in zip(self._known, samples, strict=True):
-                is_input = node.name in names
-                values[node] = inputs[names.index(node.name)] if is_input else self._constants[node.name]
-        self._nodes = iter([node for node in exported.graph.nodes if node.op == "call_function"])
-        self._last_reader = {source: node for node in exported.graph.nodes for source in node.all_input_nodes}
+        sources = {node: node.all_input_nodes for node in exported.graph.nodes}
+        self._values = _SampleValues(exported, samples, sources)
+        self._nodes = (node for node in exported.graph.nodes if node.op == "call_function")
 
     def of(self, wanted: Node) -> list[torch.Tensor]:
-        """Return a node's value for each sample; what only nodes before it read is let go."""
-        while wanted not in self._known[0]:
-            node = next(self._nodes)
-            assert callable(node.target)
-            for values in self._known:
-                args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = node.target(*args, **kwargs)
-            for source in node.all_input_nodes:
-                if self._last_reader[source] is node:
-                    for values in self._known:
-                        del values[source]
-        return [values[wanted] for values in self._known]
+        """Return a node's value for each sample; none is asked for twice."""
+        for node in self._nodes:
+            self._values.put(node, [computed_value(node, known) for known in self._values.known])
+            if node is wanted:
+                break
+        return [known[wanted] for known in self._values.known]
 
     def constant(self, node: Node, index: int) -> torch.Tensor | None:
         """Return an argument of a node that is a constant; None where there is no such argument."""

@@ -61,6 +61,11 @@ class Weights:
     scales: torch.Tensor
     bias: torch.Tensor | None
 
+    def on_bias_grid(self, bias: torch.Tensor, input_scale: float) -> torch.Tensor:
+        """Return a bias, (K,), rounded to multiples of `input scale * weight scale`, as float32."""
+        scale = (self.scales * input_scale).double()
+        return (torch.round(bias.double() / scale) * scale).float()
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuantizedLayer:

@@ -25,13 +25,14 @@ from edgecompile.quantize.layers import (
     computing_nodes,
     described,
 )
+from edgecompile.quantize.node_values import all_values
 from edgecompile.quantize.reference import (
     Reference,
     dequantize_tensor,
     quantize_tensor,
     unclamped_steps,
 )
-from edgecompile.quantize.side_by_side import float_nodes, input_nodes, real_node, run_float
+from edgecompile.quantize.side_by_side import float_nodes, input_nodes, real_node
 
 _CONSTANT = "its value does not depend on the model's inputs"
 # So many values at a time stay in a core's cache through the steps that compare them.
@@ -74,7 +75,7 @@ def measure_layers(
     measured = samples if tallies else ()
     with torch.no_grad():
         for sample in measured:
-            found = run_float(in_float, sample.inputs)
+            found = all_values(in_float, sample.inputs)
             values = {node: found[twin] for node, twin in twins.items()}
             reference.run(sample.inputs, partial(compare, values))
     return layer_report(_rows(program, reference.layers, tallies), len(measured))

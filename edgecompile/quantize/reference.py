@@ -5,14 +5,14 @@ Quantized layers are computed as `exact_layer` says, everything else in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node, map_arg
 
-from edgecompile.graph_edit import user_input_names
+from edgecompile.graph_edit import operand, user_input_names
 from edgecompile.quantize.arithmetic import Arithmetic
 from edgecompile.quantize.dynamic_layers import dynamic_layers
 from edgecompile.quantize.exact_dynamic import ExactDynamicLayer
@@ -27,6 +27,7 @@ from edgecompile.quantize.layers import (
     parameters_of,
     quantized_layers,
 )
+from edgecompile.quantize.node_values import computed_value
 
 Outputs = tuple[torch.Tensor, ...]
 # The layer is a QuantizedLayer or a DynamicLayer.
@@ -97,7 +98,9 @@ class Reference:
                 operands: tuple[Any, ...] = tuple(known.get(source) for source in sources)
                 same = (layer.form(name) if layer else "", *map(id, operands))
                 if same not in made:
-                    result = layer.compute(operands, name) if layer else self.evaluate(node, known)
+                    result = (
+                        layer.compute(operands, name) if layer else value_between(node, known, self._skipped)
+                    )
                     # Different roundings may well give the same integers.
                     made[same] = next((other for other in made.values() if _equal(other, result)), result)
                     if layer is not None and observe is not None:
@@ -105,20 +108,23 @@ class Reference:
                 known[node] = made[same]
         raise AssertionError("a graph ends in its output")
 
-    def evaluate(self, node: Node, values: Mapping[Node, Any]) -> Any:
-        """Return the value of a node that is no layer's; None where only layers read it."""
-        if node.target is QUANTIZE:
-            return quantize_tensor(values[node.args[0]], parameters_of(node))  # type: ignore[index]
-        if node.target is DEQUANTIZE:
-            # Only nodes in float read the real value; layers take the integers.
-            if all(user in self._skipped for user in node.users):
-                return None
-            return dequantize_tensor(values[node.args[0]], parameters_of(node))  # type: ignore[index]
-        if node.target is DEQUANTIZE_PER_CHANNEL and all(user in self._skipped for user in node.users):
-            return None  # A weight: the layer holds the integers.
-        args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-        assert callable(node.target)
-        return node.target(*args, **kwargs)
+
+def value_between(node: Node, values: Mapping[Node, Any], inside: Collection[Node]) -> Any:
+    """Return the value of a node that is no layer's; None where only layers read it.
+
+    Args:
+        node: A call of an operator.
+        values: Those of the nodes that it reads.
+        inside: The nodes of all layers.
+    """
+    if node.target is QUANTIZE:
+        return quantize_tensor(values[operand(node)], parameters_of(node))
+    is_dequantize = node.target in (DEQUANTIZE, DEQUANTIZE_PER_CHANNEL)
+    if is_dequantize and all(user in inside for user in node.users):
+        return None  # Only nodes in float read the real value; layers take the integers.
+    if node.target is DEQUANTIZE:
+        return dequantize_tensor(values[operand(node)], parameters_of(node))
+    return computed_value(node, values)
 
 
 def quantize_tensor(value: torch.Tensor, parameters: QuantizationParameters) -> torch.Tensor:

@@ -1,37 +1,18 @@
-"""A quantized program beside the float program that it was made from: what is what, and values in float."""
+"""A quantized program beside the float program that it was made from: what is what."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import torch
 from torch.export import ExportedProgram
-from torch.fx import Node, map_arg
+from torch.fx import Node
 
-from edgecompile.graph_edit import user_input_names
-from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, computing_nodes, constants_of
-
-
-def run_float(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> dict[Node, Any]:
-    """Return the value of every node of a float program."""
-    given = constants_of(exported) | dict(zip(user_input_names(exported), inputs, strict=True))
-    values: dict[Node, Any] = {}
-    for node in exported.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = given[node.name]
-        elif node.op == "call_function":
-            args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = node.target(*args, **kwargs)
-    return values
+from edgecompile.graph_edit import operand, user_input_names
+from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, computing_nodes
 
 
 def real_node(node: Node) -> Node:
     """Return what quantize and dequantize nodes are made from: a node with a real value in both programs."""
     while node.target in (QUANTIZE, DEQUANTIZE):
-        source = node.args[0]
-        assert isinstance(source, Node)
-        node = source
+        node = operand(node)
     return node
 
 

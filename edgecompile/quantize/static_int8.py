@@ -25,6 +25,7 @@ from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, Ste
 from edgecompile.progress import Progress
 from edgecompile.quantize.annotate import EdgeQuantizer
 from edgecompile.quantize.finiteness import all_finite, not_finite_error
+from edgecompile.quantize.histogram import ActivationHistogram
 from edgecompile.quantize.layers import computing_nodes, constants_of, described, quantized_layers
 from edgecompile.target import QuantizationSettings
 
@@ -115,7 +116,8 @@ def _weigh(
     for _, observer in activations:
         names = sources[id(observer)]
         if len(names) == 1:  # What several values share has no channels of its own.
-            setattr(observer, "weights", sensitivities.get(next(iter(names))))  # noqa: B010 (a module has no such field)
+            assert isinstance(observer, ActivationHistogram)
+            observer.weights = sensitivities.get(next(iter(names)))
 
 
 def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
@@ -220,10 +222,8 @@ def snap_biases(exported: ExportedProgram) -> ExportedProgram:
     for layer in quantized_layers(exported):
         if layer.weights is None or layer.weights.bias is None:
             continue
-        scale = layer.weights.scales * layer.input_parameters[0].scale  # (K,)
-        snapped = torch.round(layer.weights.bias.double() / scale.double()) * scale.double()
-        node = nodes[layer.name]
-        node.update_arg(2, editor.add_constant(f"{layer.name}_bias_on_grid", snapped.float()))
+        snapped = layer.weights.on_bias_grid(layer.weights.bias, layer.input_parameters[0].scale)
+        nodes[layer.name].update_arg(2, editor.add_constant(f"{layer.name}_bias_on_grid", snapped))
     return editor.finish()
 
 

@@ -14,7 +14,7 @@ from edgecompile.program import SourceModel
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize.channels import channels_of
 from edgecompile.quantize.equalize import apply_factors, equalized, find_equalization
-from edgecompile.quantize.side_by_side import run_float
+from edgecompile.quantize.node_values import all_values
 from edgecompile.target import load_target
 
 PASSES = [entry.name for entry in load_target("android-arm64").passes]
@@ -168,7 +168,7 @@ def test_a_channel_that_reaches_the_clip_is_not_scaled():
     program, data = captured(net, 1, 3, 8, 8), samples(1, 3, 8, 8)
     found = find_equalization(program, data, QuietProgress())
     clamp = next(iter(channels_of(program.exported).clipped))
-    seen = torch.cat([run_float(program.exported, sample.inputs)[clamp] for sample in data])
+    seen = torch.cat([all_values(program.exported, sample.inputs)[clamp] for sample in data])
     reaches = seen.amax((0, 2, 3)) == 6
     factor = found.factors[clamp.name]
     assert 0 < reaches.sum() < len(reaches)
