@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from edgecompile import catalogue
 from edgecompile.errors import PassBrokeProgramError
 from edgecompile.graph_edit import ProgramEditor, output_nodes, user_input_names
-from edgecompile.program import CapturedProgram, Declined, StepRecord
+from edgecompile.program import CapturedProgram, Declined, step_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,11 @@ def run_passes(program: CapturedProgram, names: Sequence[str]) -> CapturedProgra
         started = time.perf_counter()
         result = run_pass(name, exported)
         steps.append(
-            StepRecord(
-                name=name,
-                seconds=time.perf_counter() - started,
-                nodes_before=len(exported.graph.nodes),
-                nodes_after=len(result.program.graph.nodes),
+            step_record(
+                name,
+                started,
+                exported,
+                result.program,
                 rewrites=result.rewrites,
                 declined=result.declined,
             )

@@ -8,6 +8,7 @@ quantized. Inside the graph states everything speaks `torch.export.ExportedProgr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -51,6 +52,26 @@ class StepRecord:
     nodes_after: int
     rewrites: int
     declined: tuple[Declined, ...] = ()
+
+
+def step_record(
+    name: str,
+    started: float,
+    before: ExportedProgram,
+    after: ExportedProgram,
+    *,
+    rewrites: int,
+    declined: tuple[Declined, ...] = (),
+) -> StepRecord:
+    """Return what a step did that began at `started` of `time.perf_counter` and ends now."""
+    return StepRecord(
+        name=name,
+        seconds=time.perf_counter() - started,
+        nodes_before=len(before.graph.nodes),
+        nodes_after=len(after.graph.nodes),
+        rewrites=rewrites,
+        declined=declined,
+    )
 
 
 def step_from_dict(row: dict[str, Any]) -> StepRecord:

@@ -14,9 +14,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
+from edgecompile.graph_edit import ProgramEditor, source_line
 from edgecompile.program import Declined
-from edgecompile.quantize.layers import DEQUANTIZE_PER_CHANNEL
+from edgecompile.quantize.layers import DEQUANTIZE_PER_CHANNEL, described
 
 if TYPE_CHECKING:
     from executorch.backends.xnnpack.partition.config.xnnpack_config import XNNPartitionerConfig
@@ -40,7 +40,7 @@ def for_float_activations(exported: ExportedProgram) -> tuple[ExportedProgram, t
             reader.update_arg(1, editor.add_constant(f"{reader.name}_weight", _values(editor, weight)))
             declined.append(
                 Declined(
-                    what=f"{operator_name(reader)} ({reader.name})",
+                    what=described(reader),
                     where=source_line(reader),
                     reason="its quantized weight is stored in float: XNNPACK has no convolution of float "
                     "activations and integer weights",

@@ -20,7 +20,7 @@ from edgecompile.artifact import Emitted
 from edgecompile.engines.torchscript_lite import TorchscriptLite as Engine
 from edgecompile.engines.torchscript_lite import qnnpack
 from edgecompile.errors import LoweringFailedError
-from edgecompile.graph_edit import operator_name, source_line, user_input_names
+from edgecompile.graph_edit import source_line, user_input_names
 from edgecompile.program import Declined, QuantizedProgram
 from edgecompile.quantize.dynamic_layers import DynamicLayer, dynamic_layers
 from edgecompile.quantize.layers import (
@@ -31,6 +31,7 @@ from edgecompile.quantize.layers import (
     QuantizedLayer,
     Weights,
     constants_of,
+    described,
     parameters_of,
     quantized_layers,
     weights_of,
@@ -172,7 +173,7 @@ class _Printer:
         for reader in node.users:
             self.declined.append(
                 Declined(
-                    what=f"{operator_name(reader)} ({reader.name})",
+                    what=described(reader),
                     where=source_line(reader),
                     reason="its weight is stored in 8 bits and dequantized at every run: PyTorch has no "
                     "kernel for float activations and integer weights",

@@ -18,6 +18,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from edgecompile.quantize.layers import CLAMPS, WEIGHTED
 from edgecompile.quantize.observers import activation_observer, weight_observer
 from edgecompile.target import QuantizationSettings
 
@@ -25,8 +26,6 @@ aten = torch.ops.aten
 
 _KEY = "quantization_annotation"
 
-LAYERS = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
-ACTIVATIONS = (aten.relu.default, aten.hardtanh.default)
 _BINARY = (aten.add.Tensor, aten.mul.Tensor)
 # Operators that move values without computing: their output has their input's quantization parameters.
 _MOVES = (
@@ -37,7 +36,7 @@ _MOVES = (
     aten.constant_pad_nd.default,
 )
 # The integer kernels of these compare or clamp values of one scale.
-_COMPARISONS = (aten.max_pool2d.default, *ACTIVATIONS)
+_COMPARISONS = (aten.max_pool2d.default, *CLAMPS)
 
 
 class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
@@ -152,7 +151,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
     def _annotate_unit(self, node: Node, inputs: dict[Node, Any]) -> None:
         """Annotate a computing node; where a clamp follows, the clamp's output is the unit's."""
         users = list(node.users)
-        clamp = users[0] if len(users) == 1 and users[0].target in ACTIVATIONS else None
+        clamp = users[0] if len(users) == 1 and users[0].target in CLAMPS else None
         output = None if clamp is not None else self._activation
         node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=output, _annotated=True)
         if clamp is not None:
@@ -211,7 +210,7 @@ def _weight_spec(settings: QuantizationSettings) -> QuantizationSpec:
 
 _Rule = Callable[[EdgeQuantizer, Node], str | None]
 _RULES: dict[Any, _Rule] = {
-    **dict.fromkeys(LAYERS, EdgeQuantizer.layer),
+    **dict.fromkeys(WEIGHTED, EdgeQuantizer.layer),
     **dict.fromkeys(_BINARY, EdgeQuantizer.binary),
     **dict.fromkeys(_MOVES, EdgeQuantizer.move),
     **dict.fromkeys(_COMPARISONS, EdgeQuantizer.comparison),

@@ -17,11 +17,10 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.graph_edit import output_nodes, user_input_names
-from edgecompile.quantize.layers import constants_of
+from edgecompile.quantize.layers import WEIGHTED, constants_of
 
 aten = torch.ops.aten
 
-LAYERS = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
 # What gives `s * f(x)` for `s * x`, s > 0, and each channel alone.
 _HOMOGENEOUS = (
     aten.relu.default,
@@ -255,7 +254,7 @@ def _is_gate(node: Node) -> bool:
 
 _Rule = Callable[[_Search, Node], bool]
 _RULES: dict[Any, _Rule] = {
-    **dict.fromkeys(LAYERS, _Search.layer),
+    **dict.fromkeys(WEIGHTED, _Search.layer),
     **dict.fromkeys(_HOMOGENEOUS, _Search.same),
     aten.mean.dim: _Search.mean,
     aten.hardtanh.default: _Search.clamp,

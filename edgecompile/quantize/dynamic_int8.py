@@ -13,9 +13,9 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import ProgramEditor
-from edgecompile.program import CapturedProgram, QuantizedProgram, StepRecord
+from edgecompile.program import CapturedProgram, QuantizedProgram, step_record
 from edgecompile.quantize.dynamic_layers import CHOOSE_PARAMETERS, DEQUANTIZE_DYNAMIC, QUANTIZE_DYNAMIC
-from edgecompile.quantize.layers import constants_of
+from edgecompile.quantize.layers import constant_bytes, constants_of
 from edgecompile.quantize.layers_in_float import PRODUCTS, reason_in_float, weights_in_float
 from edgecompile.quantize.weights import WeightGrid, WeightStore
 from edgecompile.target import QuantizationSettings
@@ -52,19 +52,13 @@ def quantize_dynamic(program: CapturedProgram, settings: QuantizationSettings) -
         layer.update_arg(1, store.dequantized(layer, grid))
         editor.rewrites += 1
     exported = editor.finish()
-    step = StepRecord(
-        name="quantize",
-        seconds=time.perf_counter() - started,
-        nodes_before=len(program.exported.graph.nodes),
-        nodes_after=len(exported.graph.nodes),
-        rewrites=editor.rewrites,
-    )
+    step = step_record("quantize", started, program.exported, exported, rewrites=editor.rewrites)
     other = "only linear layers are quantized at run time"
     return QuantizedProgram(
         name=program.name,
         precision="int8-dynamic",
         exported=exported,
-        float_weight_bytes=sum(value.nbytes for value in constants.values()),
+        float_weight_bytes=constant_bytes(program.exported),
         unquantized=tuple(weights_in_float(exported, reasons, other=other, products=PRODUCTS)),
         steps=(*program.steps, step),
     )

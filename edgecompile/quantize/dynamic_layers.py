@@ -11,8 +11,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
-from edgecompile.quantize.layers import Weights, constants_of, weights_of
+from edgecompile.graph_edit import ProgramEditor
+from edgecompile.quantize.layers import Layer, Weights, constants_of, weights_of
 
 aten = torch.ops.aten
 quantized_decomposed = torch.ops.quantized_decomposed
@@ -23,36 +23,19 @@ DEQUANTIZE_DYNAMIC = quantized_decomposed.dequantize_per_tensor.tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DynamicLayer:
-    """One linear layer whose input is quantized at run time.
+class DynamicLayer(Layer):
+    """One linear layer whose input is quantized at run time; its value is in float.
 
     Attributes:
-        compute: The linear node; its value is the layer's, in float.
         source: What is quantized, in float: (..., K).
         interior: The nodes between: the choice of the parameters, quantize, dequantize, and the
             dequantize node of the weight.
         weights: int8 (N, K) with a scale for each of the N outputs.
     """
 
-    compute: Node
     source: Node
     interior: tuple[Node, ...]
     weights: Weights
-
-    @property
-    def name(self) -> str:
-        """The linear node's name: unique in the program."""
-        return self.compute.name
-
-    @property
-    def kind(self) -> str:
-        """The computing operator's short name, `linear`."""
-        return operator_name(self.compute)
-
-    @property
-    def where(self) -> str:
-        """The user's source line."""
-        return source_line(self.compute)
 
 
 def dynamic_layers(exported: ExportedProgram) -> tuple[DynamicLayer, ...]:

@@ -22,17 +22,16 @@ from torch.fx import Node
 from edgecompile.dataset import Sample
 from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import CapturedProgram, StepRecord
+from edgecompile.program import CapturedProgram, step_record
 from edgecompile.progress import Progress
 from edgecompile.quantize.channel_statistics import ChannelStatistics, measure_channels
-from edgecompile.quantize.channels import LAYERS, Channels, channels_of
-from edgecompile.quantize.layers import constants_of
+from edgecompile.quantize.channels import Channels, channels_of
+from edgecompile.quantize.layers import CLAMPS, WEIGHTED, constants_of
 
 aten = torch.ops.aten
 
-CLAMPS = (aten.relu.default, aten.hardtanh.default)
 _COMPUTING = (
-    *LAYERS,
+    *WEIGHTED,
     *CLAMPS,
     aten.add.Tensor,
     aten.mul.Tensor,
@@ -109,14 +108,7 @@ def equalized(program: CapturedProgram, found: Equalization) -> CapturedProgram:
     """Return the program with its channels multiplied."""
     started = time.perf_counter()
     result = apply_factors(program.exported, found.factors)
-    nodes = len(program.exported.graph.nodes)
-    step = StepRecord(
-        name="equalize",
-        seconds=time.perf_counter() - started,
-        nodes_before=nodes,
-        nodes_after=nodes,
-        rewrites=result.rewrites,
-    )
+    step = step_record("equalize", started, program.exported, result.program, rewrites=result.rewrites)
     return CapturedProgram(
         name=program.name,
         exported=result.program,
@@ -134,7 +126,7 @@ def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOut
     Computed in float64 and rounded once.
     """
     editor = ProgramEditor(exported)
-    for node in editor.calls(*LAYERS):
+    for node in editor.calls(*WEIGHTED):
         rows, columns = factors.get(node.name), factors.get(operand(node).name)
         if rows is None and columns is None:
             continue
@@ -209,7 +201,7 @@ class _Noise:
         self._weights = [
             _rounded_weight(node, constants[operand(node, 1).name], channels, statistics)
             for node in exported.graph.nodes
-            if node.target in LAYERS and node in statistics and node.args[0] in statistics
+            if node.target in WEIGHTED and node in statistics and node.args[0] in statistics
             # The scale of a row takes up that of its one column; and what is held stays.
             if constants[node.args[1].name].shape[1] > 1
             if not channels.held[channels.ids[node.args[0]]].all()

@@ -27,7 +27,7 @@ DEQUANTIZE = quantized_decomposed.dequantize_per_tensor.default
 DEQUANTIZE_PER_CHANNEL = quantized_decomposed.dequantize_per_channel.default
 
 WEIGHTED = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
-_CLAMPS = (aten.relu.default, aten.hardtanh.default)
+CLAMPS = (aten.relu.default, aten.hardtanh.default)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,39 +68,19 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class QuantizedLayer:
-    """One quantized unit of the graph.
+class Layer:
+    """One unit of a quantized graph.
 
     Attributes:
         compute: The node that computes (convolution, addition, mean, ...).
-        padding: A zero padding before it that belongs to the unit.
-        clamp: A relu or hardtanh after it that belongs to the unit.
-        inputs: The dequantize nodes that feed it, in the order of its operands.
-        output: The quantize node at its end.
-        weights: Of a convolution or linear layer, None for others.
     """
 
     compute: Node
-    padding: Node | None
-    clamp: Node | None
-    inputs: tuple[Node, ...]
-    output: Node
-    weights: Weights | None
 
     @property
     def name(self) -> str:
         """The computing node's name: unique in the program."""
         return self.compute.name
-
-    @property
-    def sources(self) -> tuple[Node, ...]:
-        """The nodes whose int8 values it computes from, in the order of its operands."""
-        return tuple(node.args[0] for node in self.inputs)  # type: ignore[misc]
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """The nodes that compute in float between the dequantize nodes and the quantize node, in order."""
-        return tuple(node for node in (self.padding, self.compute, self.clamp) if node is not None)
 
     @property
     def kind(self) -> str:
@@ -111,6 +91,35 @@ class QuantizedLayer:
     def where(self) -> str:
         """The user's source line."""
         return source_line(self.compute)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantizedLayer(Layer):
+    """One unit that computes in integers, with ranges that are fixed.
+
+    Attributes:
+        padding: A zero padding before it that belongs to the unit.
+        clamp: A relu or hardtanh after it that belongs to the unit.
+        inputs: The dequantize nodes that feed it, in the order of its operands.
+        output: The quantize node at its end.
+        weights: Of a convolution or linear layer, None for others.
+    """
+
+    padding: Node | None
+    clamp: Node | None
+    inputs: tuple[Node, ...]
+    output: Node
+    weights: Weights | None
+
+    @property
+    def sources(self) -> tuple[Node, ...]:
+        """The nodes whose int8 values it computes from, in the order of its operands."""
+        return tuple(node.args[0] for node in self.inputs)  # type: ignore[misc]
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes that compute in float between the dequantize nodes and the quantize node, in order."""
+        return tuple(node for node in (self.padding, self.compute, self.clamp) if node is not None)
 
     @property
     def input_parameters(self) -> tuple[QuantizationParameters, ...]:
@@ -165,6 +174,11 @@ def constants_of(exported: ExportedProgram) -> dict[str, torch.Tensor]:
     }
 
 
+def constant_bytes(exported: ExportedProgram) -> int:
+    """Return what the values of parameters, buffers and constants take."""
+    return sum(value.nbytes for value in constants_of(exported).values())
+
+
 def quantized_layers(exported: ExportedProgram) -> tuple[QuantizedLayer, ...]:
     """Return the quantized layers of a program, in topological order."""
     constants = constants_of(exported)
@@ -177,7 +191,7 @@ def _layer_at(output: Node, constants: dict[str, torch.Tensor]) -> QuantizedLaye
     node = output.args[0]
     assert isinstance(node, Node)
     clamp = None
-    if node.target in _CLAMPS and not _is_input(node.args[0]):
+    if node.target in CLAMPS and not _is_input(node.args[0]):
         clamp, node = node, node.args[0]
     assert isinstance(node, Node)
     if node.op != "call_function" or node.target in (QUANTIZE, DEQUANTIZE):

@@ -9,9 +9,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import operator_name, source_line
+from edgecompile.graph_edit import source_line
 from edgecompile.program import Declined
-from edgecompile.quantize.layers import constants_of
+from edgecompile.quantize.layers import constants_of, described
 
 aten = torch.ops.aten
 
@@ -62,9 +62,7 @@ def weights_in_float(
         if reason is None and node.target in products:
             reason = "both its operands are computed at run time"
         if reason is not None:
-            yield Declined(
-                what=f"{operator_name(node)} ({node.name})", where=source_line(node), reason=reason
-            )
+            yield Declined(what=described(node), where=source_line(node), reason=reason)
 
 
 def _is_weight(value: torch.Tensor | None) -> bool:

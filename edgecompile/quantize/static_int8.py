@@ -21,12 +21,12 @@ from edgecompile.dataset import Dataset, spread
 from edgecompile.finding import Finding
 from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
 from edgecompile.lift import lift
-from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, StepRecord
+from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, step_record
 from edgecompile.progress import Progress
 from edgecompile.quantize.annotate import EdgeQuantizer
 from edgecompile.quantize.finiteness import all_finite, not_finite_error
 from edgecompile.quantize.histogram import ActivationHistogram
-from edgecompile.quantize.layers import computing_nodes, constants_of, described, quantized_layers
+from edgecompile.quantize.layers import computing_nodes, constant_bytes, described, quantized_layers
 from edgecompile.target import QuantizationSettings
 
 
@@ -36,7 +36,7 @@ def keep_float(program: CapturedProgram) -> QuantizedProgram:
         name=program.name,
         precision="fp32",
         exported=program.exported,
-        float_weight_bytes=_weight_bytes(program),
+        float_weight_bytes=constant_bytes(program.exported),
         unquantized=(),
         steps=program.steps,
     )
@@ -140,18 +140,13 @@ def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
         exported = snap_biases(lift(convert_pt2e(model), program.exported))
     for remembers in (assert_and_get_unique_device, _assert_and_get_unique_device):
         remembers.cache_clear()  # the models that it was asked about, float weights and all
-    step = StepRecord(
-        name="quantize",
-        seconds=time.perf_counter() - started,
-        nodes_before=len(program.exported.graph.nodes),
-        nodes_after=len(exported.graph.nodes),
-        rewrites=len(quantized_layers(exported)),
-    )
+    rewrites = len(quantized_layers(exported))
+    step = step_record("quantize", started, program.exported, exported, rewrites=rewrites)
     return QuantizedProgram(
         name=program.name,
         precision="int8",
         exported=exported,
-        float_weight_bytes=_weight_bytes(program),
+        float_weight_bytes=constant_bytes(program.exported),
         unquantized=tuple(_in_float(exported, prepared.names, prepared.declined)),
         steps=(*program.steps, step),
         findings=findings,
@@ -205,10 +200,6 @@ def _constant_activations(model: GraphModule, ranges: Ranges) -> Iterator[Findin
             text=f"every element is {low:.6g} for every calibration sample: its range has no width, "
             "and other values are clipped",
         )
-
-
-def _weight_bytes(program: CapturedProgram) -> int:
-    return sum(value.nbytes for value in constants_of(program.exported).values())
 
 
 def snap_biases(exported: ExportedProgram) -> ExportedProgram:

@@ -13,8 +13,8 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import ProgramEditor
-from edgecompile.program import CapturedProgram, Precision, QuantizedProgram, StepRecord
-from edgecompile.quantize.layers import WEIGHTED, constants_of
+from edgecompile.program import CapturedProgram, Precision, QuantizedProgram, step_record
+from edgecompile.quantize.layers import WEIGHTED, constant_bytes, constants_of
 from edgecompile.quantize.layers_in_float import reason_in_float, weights_in_float
 from edgecompile.quantize.weights import WeightGrid, WeightStore
 from edgecompile.target import QuantizationSettings
@@ -53,20 +53,14 @@ def quantize_weights(
         layer.update_arg(1, store.dequantized(layer, grid))
         editor.rewrites += 1
     exported = editor.finish()
-    step = StepRecord(
-        name="quantize",
-        seconds=time.perf_counter() - started,
-        nodes_before=len(program.exported.graph.nodes),
-        nodes_after=len(exported.graph.nodes),
-        rewrites=editor.rewrites,
-    )
+    step = step_record("quantize", started, program.exported, exported, rewrites=editor.rewrites)
     precision: Precision = "int4-weights" if bits == 4 else "int8-weights"
     other = "only the weights of convolutions and linear layers are quantized"
     return QuantizedProgram(
         name=program.name,
         precision=precision,
         exported=exported,
-        float_weight_bytes=sum(value.nbytes for value in constants.values()),
+        float_weight_bytes=constant_bytes(program.exported),
         unquantized=tuple(weights_in_float(exported, reasons, other=other)),
         steps=(*program.steps, step),
     )
