@@ -23,7 +23,7 @@ from edgecompile.compile import build
 from edgecompile.connect import connect
 from edgecompile.dataset import spread
 from edgecompile.evaluate import Quality
-from edgecompile.layer_check import LayerResult
+from edgecompile.layer_tally import LayerResult
 from edgecompile.program import Precision
 from edgecompile.settings import BuildSettings
 from edgecompile.target import load_target

@@ -33,7 +33,8 @@ from edgecompile.emitter import load_emitter
 from edgecompile.engines.onnxruntime import optimized_operators
 from edgecompile.evaluate import evaluate, run_float
 from edgecompile.graph_pass import run_passes
-from edgecompile.layer_check import LayerResult, check_layers
+from edgecompile.layer_check import check_layers
+from edgecompile.layer_tally import LayerResult
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize.static_int8 import keep_float, quantize
 from edgecompile.readers import pte

@@ -9,52 +9,26 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Node
 
 from edgecompile.artifact_run import Inputs, Place
 from edgecompile.dataset import Sample
+from edgecompile.dynamic_check import DynamicTally
 from edgecompile.emitter import load_emitter
 from edgecompile.engine import load_engine
+from edgecompile.exploded import Exploded
+from edgecompile.layer_tally import LayerResult, LayerTally
 from edgecompile.program import QuantizedProgram
 from edgecompile.progress import Progress
-from edgecompile.quantize.layers import (
-    DEQUANTIZE,
-    QUANTIZE,
-    QuantizedLayer,
-    constants_of,
-    parameters_of,
-    quantized_layers,
-)
+from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, Layer, QuantizedLayer, parameters_of
 from edgecompile.quantize.reference import Reference, dequantize_tensor
 from edgecompile.target import EmitSettings, ValidationSettings
 
-_Seen = tuple[QuantizedLayer, tuple[torch.Tensor, ...], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerResult:
-    """How one layer in one engine compares with the reference, over all samples.
-
-    Attributes:
-        exact: Whether bit equality was required.
-        identical: The share of output elements, 0 to 1, that are equal.
-        within: The share within the allowed number of quantization steps.
-        largest_step: The largest difference, in quantization steps.
-        passed: Whether the layer meets the target's thresholds.
-    """
-
-    name: str
-    kind: str
-    where: str
-    exact: bool
-    identical: float
-    within: float
-    largest_step: int
-    passed: bool
+_Seen = dict[Layer, tuple[Inputs, torch.Tensor]]
+"""What each layer was given, and what the reference made of it."""
 
 
 def check_layers(
@@ -72,7 +46,7 @@ def check_layers(
         exported: The program.
         emitter_settings: Of the format.
         samples: Inputs of the program.
-        settings: The thresholds.
+        settings: The thresholds; where a layer is quantized at run time, a step is one integer of its sums.
         progress: Is told of each sample.
         place: Where the layers run.
 
@@ -84,138 +58,88 @@ def check_layers(
     emitter = load_emitter(emitter_settings.emitter)
     engine = load_engine(emitter.engine)
     reference = Reference(exported, engine.arithmetic)
-    if not reference.layers:
+    steps = settings.max_step_error
+    tallies: list[LayerTally] = [
+        StaticTally(layer, steps, exact=layer.kind in engine.exact_kinds) for layer in reference.layers
+    ]
+    tallies += [DynamicTally(layer, steps, engine.arithmetic) for layer in reference.dynamic]
+    if not tallies:
         return ()
     progress.start(f"lower the layers of {emitter.format} one by one")
-    emitted = emitter.emit(explode(exported), emitter_settings)
-    progress.finish(f"{len(reference.layers)} layers")
+    emitted = emitter.emit(explode(exported, tallies), emitter_settings)
+    progress.finish(f"{len(tallies)} layers")
     run = place(emitted.format, emitted.engine, emitted.data)
-    tallies = [_Tally(layer, settings.max_step_error) for layer in reference.layers]
     progress.start(f"compare the layers of {run.name}", len(samples))
     # One after another: what all samples' layers read would not fit the memory.
     fed, compared = itertools.tee(_observe(reference, sample) for sample in samples)
-    for outputs, seen in zip(run.run(_inputs(layers) for layers in fed), compared, strict=True):
-        for tally, output, (_, _, expected) in zip(tallies, outputs, seen, strict=True):
-            tally.add(output, expected)
+    inputs = (tuple(value for tally in tallies for value in tally.fed(seen[tally.layer][0])) for seen in fed)
+    for outputs, seen in zip(run.run(inputs), compared, strict=True):
+        for tally, output in zip(tallies, outputs, strict=True):
+            tally.add(output, *seen[tally.layer])
         progress.advance()
-    results = tuple(tally.result(tally.layer.kind in engine.exact_kinds, settings) for tally in tallies)
-    failed = sum(not result.passed for result in results)
-    progress.finish(f"{len(results) - failed} of {len(results)} layers as the reference")
+    results = tuple(tally.result(settings) for tally in tallies)
+    progress.finish(f"{sum(result.passed for result in results)} of {len(results)} layers as the reference")
     return results
 
 
-def _observe(reference: Reference, sample: Sample) -> list[_Seen]:
-    """Return every layer with its int8 inputs and output, in order."""
-    seen: list[_Seen] = []
+def _observe(reference: Reference, sample: Sample) -> _Seen:
+    seen: _Seen = {}
     with torch.no_grad():
-        reference.run(sample.inputs, lambda layer, inputs, output: seen.append((layer, inputs, output)))
+        reference.run(sample.inputs, lambda layer, inputs, output: seen.update({layer: (inputs, output)}))
     return seen
 
 
-def _inputs(seen: Sequence[_Seen]) -> Inputs:
-    return tuple(value for layer, inputs, _ in seen for value in _real(layer, inputs))
+def explode(exported: ExportedProgram, tallies: Sequence[LayerTally]) -> QuantizedProgram:
+    """Return a program of layers side by side, each with inputs and an output of its own."""
+    exploded = Exploded(exported)
+    inputs = [
+        [exploded.input(f"layer_{index}_input_{place}", node) for place, node in enumerate(tally.sources)]
+        for index, tally in enumerate(tallies)
+    ]
+    outputs = [tally.explode(exploded, own) for tally, own in zip(tallies, inputs, strict=True)]
+    is_dynamic = any(isinstance(tally, DynamicTally) for tally in tallies)
+    return exploded.program(outputs, "int8-dynamic" if is_dynamic else "int8")
 
 
-class _Tally:
-    """Counts how a layer's outputs differ, over samples."""
+class StaticTally(LayerTally):
+    """A layer with fixed ranges: the difference of two outputs is so many steps of its output's scale."""
 
-    def __init__(self, layer: QuantizedLayer, max_step_error: int) -> None:
-        self.layer = layer
+    layer: QuantizedLayer
+
+    def __init__(self, layer: QuantizedLayer, max_step_error: int, *, exact: bool) -> None:
+        super().__init__(layer, layer.inputs, exact=exact)
         self._max_step_error = max_step_error
-        self._total = self._equal = self._within = self._largest = 0
 
-    def add(self, output: torch.Tensor, expected: torch.Tensor) -> None:
+    def explode(self, exploded: Exploded, inputs: list[Node]) -> Node:
+        """Copy the layer between quantize and dequantize nodes of its own."""
+        layer, graph = self.layer, exploded.graph
+        copies: dict[Node, Node] = {}
+        operands = []
+        for value, node in zip(inputs, layer.inputs, strict=True):
+            quantized = graph.call_function(QUANTIZE, (value, *_parameters(node)))
+            operands.append(graph.call_function(DEQUANTIZE, (quantized, *_parameters(node))))
+            copies[node] = operands[-1]
+        if len(operands) == 2 and layer.inputs[0] is layer.inputs[1]:
+            copies[layer.compute] = graph.call_function(layer.compute.target, tuple(operands))  # type: ignore[arg-type]
+        last = exploded.copy(layer.compute if layer.clamp is None else layer.clamp, copies)
+        result = graph.call_function(QUANTIZE, (last, *_parameters(layer.output)))
+        return graph.call_function(DEQUANTIZE, (result, *_parameters(layer.output)))
+
+    def fed(self, inputs: Inputs) -> Inputs:
+        """Return the real values of int8 inputs; quantizing them again gives the same integers."""
+        return tuple(map(dequantize_tensor, inputs, self.layer.input_parameters))
+
+    def add(self, output: torch.Tensor, inputs: Inputs, expected: torch.Tensor) -> None:
         """Count one sample: the engine's real output against the reference's int8 one."""
         parameters = self.layer.output_parameters
         steps = torch.round(output.double() / parameters.scale) + parameters.zero_point
         difference = (steps - expected.double()).abs().nan_to_num(nan=256.0)
-        self._total += difference.numel()
-        self._equal += int((difference == 0).sum())
-        self._within += int((difference <= self._max_step_error).sum())
-        self._largest = max(self._largest, int(difference.max()))
-
-    def result(self, exact: bool, settings: ValidationSettings) -> LayerResult:
-        """Return the layer's row."""
-        identical, within = self._equal / self._total, self._within / self._total
-        return LayerResult(
-            name=self.layer.name,
-            kind=self.layer.kind,
-            where=self.layer.where,
-            exact=exact,
-            identical=identical,
-            within=within,
-            largest_step=self._largest,
-            passed=identical == 1.0 if exact else within >= settings.min_share_within_steps,
+        self.count(
+            total=difference.numel(),
+            equal=int((difference == 0).sum()),
+            within=int((difference <= self._max_step_error).sum()),
+            largest=int(difference.max()),
         )
-
-
-def _real(layer: QuantizedLayer, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the real values of a layer's int8 inputs; quantizing them again gives the same integers."""
-    return [
-        dequantize_tensor(value, parameters)
-        for value, parameters in zip(inputs, layer.input_parameters, strict=True)
-    ]
-
-
-def explode(exported: ExportedProgram) -> QuantizedProgram:
-    """Return a program of all quantized layers side by side, each with inputs and an output of its own."""
-    constants = constants_of(exported)
-    root = torch.nn.Module()
-    graph = Graph()
-    outputs: list[Node] = []
-    examples: list[torch.Tensor] = []
-    layers = quantized_layers(exported)
-    placeholders: list[list[Node]] = []  # they come first in a graph
-    for index, layer in enumerate(layers):
-        row = []
-        for position, node in enumerate(layer.inputs):
-            row.append(graph.placeholder(f"layer_{index}_input_{position}"))
-            sizes = [1 if isinstance(size, torch.SymInt) else size for size in node.meta["val"].shape]
-            examples.append(torch.zeros(sizes))
-        placeholders.append(row)
-    for layer, row in zip(layers, placeholders, strict=True):
-        outputs.append(_copy_layer(graph, root, constants, layer, row))
-    graph.output(tuple(outputs))
-    program = torch.export.export(GraphModule(root, graph), tuple(examples))
-    return QuantizedProgram(
-        name="layers",
-        precision="int8",
-        exported=program,
-        float_weight_bytes=0,
-        unquantized=(),
-        steps=(),
-    )
-
-
-def _copy_layer(
-    graph: Graph,
-    root: torch.nn.Module,
-    constants: dict[str, torch.Tensor],
-    layer: QuantizedLayer,
-    placeholders: Sequence[Node],
-) -> Node:
-    copies: dict[Node, Node] = {}
-    operands = []
-    for placeholder, node in zip(placeholders, layer.inputs, strict=True):
-        arguments = _parameters(node)
-        quantized = graph.call_function(QUANTIZE, (placeholder, *arguments))
-        operands.append(graph.call_function(DEQUANTIZE, (quantized, *arguments)))
-        copies[node] = operands[-1]
-
-    def copy(node: Node) -> Node:
-        if node not in copies:
-            if node.op == "placeholder":
-                root.register_buffer(node.name, constants[node.name])
-                copies[node] = graph.get_attr(node.name)
-            else:
-                copies[node] = graph.node_copy(node, copy)
-        return copies[node]
-
-    last = layer.compute if layer.clamp is None else layer.clamp
-    if len(operands) == 2 and layer.inputs[0] is layer.inputs[1]:
-        copies[layer.compute] = graph.call_function(layer.compute.target, tuple(operands))  # type: ignore[arg-type]
-    result = graph.call_function(QUANTIZE, (copy(last), *_parameters(layer.output)))
-    return graph.call_function(DEQUANTIZE, (result, *_parameters(layer.output)))
 
 
 def _parameters(node: Node) -> tuple[float | int | torch.dtype, ...]:

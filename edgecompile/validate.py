@@ -16,13 +16,13 @@ from edgecompile.artifact import CONSTANTS, MANIFEST, PROGRAM, Bundle, load_bund
 from edgecompile.artifact_run import ArtifactRun, Place, in_python, over_connection
 from edgecompile.connection import Connection
 from edgecompile.dataset import Sample
-from edgecompile.dynamic_check import check_dynamic_layers
 from edgecompile.emitter import load_emitter
 from edgecompile.engine_libraries import runs_on
 from edgecompile.errors import InvalidManifestError
 from edgecompile.evaluate import Quality, evaluate, needs_precise_host
 from edgecompile.goldens import read_goldens
-from edgecompile.layer_check import LayerResult, check_layers
+from edgecompile.layer_check import check_layers
+from edgecompile.layer_tally import LayerResult
 from edgecompile.program_file import read_program
 from edgecompile.progress import Progress, QuietProgress
 from edgecompile.report import quality_dict, quality_table
@@ -175,13 +175,12 @@ def validate(
         progress=progress,
     )
     checks: dict[str, tuple[LayerResult, ...]] = {}
-    if layers and precision in ("int8", "int8-dynamic"):
-        check = check_layers if precision == "int8" else check_dynamic_layers
+    if layers:
         for run in runs:
             (row,) = (row for row in quality if row.name == run.name)
             chosen = _layer_samples(row, samples)
             if chosen:
-                found = check(
+                found = check_layers(
                     exported,
                     target.emit[run.format],
                     chosen,

@@ -9,7 +9,8 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 from edgecompile.artifact_run import in_python
 from edgecompile.dataset import Sample
-from edgecompile.dynamic_check import check_dynamic_layers, is_one_activation
+from edgecompile.dynamic_check import is_one_activation
+from edgecompile.layer_check import check_layers
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize.dynamic_int8 import quantize_dynamic
 from edgecompile.quantize.dynamic_layers import QUANTIZE_DYNAMIC, dynamic_layers, with_float_activations
@@ -139,7 +140,7 @@ def test_engines_compute_the_integers_of_the_reference(target, name):
     program = program_of(**parts)
     settings = load_target(target)
     samples = [Sample(inputs=(activations((2, 6, 48), seed) + 300 * seed,), label=None) for seed in range(3)]
-    results = check_dynamic_layers(
+    results = check_layers(
         program.exported,
         settings.emit[name],
         samples,
@@ -164,7 +165,7 @@ def test_a_wrong_weight_is_found(monkeypatch):
 
     monkeypatch.setattr(ExactDynamicLayer, "compute", wrong)
     samples = [Sample(inputs=(activations((2, 6, 48)),), label=None)] * 2
-    results = check_dynamic_layers(
+    results = check_layers(
         program.exported,
         TARGET.emit["ptl"],
         samples,
