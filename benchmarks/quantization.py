@@ -3,16 +3,15 @@
     python benchmarks/quantization.py --data FOLDER [--models NAME ...] [--methods NAME ...]
         [--target linux-x86-64] [--format pte ...]
 
-FOLDER has pictures, 256x256, and `labels.csv` with `file,class_index`. Every fifth picture calibrates, the
-others are evaluated: no picture is in both. Each row is a build of its own, and its numbers are those of the
-artifacts in their engines: SQNR of the logits and top-1 agreement against the float model, and top-1. The
-time is what passes, equalization, calibration and corrections take, in CPU seconds on one thread.
+FOLDER is that of `imagenet_sample.py`: every fifth picture calibrates, the others are evaluated. Each row is
+a build of its own, and its numbers are those of the artifacts in their engines: SQNR of the logits and top-1
+agreement against the float model, and top-1. The time is what passes, equalization, calibration and
+corrections take, in CPU seconds on one thread.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -22,14 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from imagenet_sample import CALIBRATION, EVALUATION, pictures
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
-# Mean and standard deviation of a pixel, as each network was trained.
-MODELS = {
-    "mobilenet_v2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "efficientnet_lite0": ((0.498,) * 3, (0.502,) * 3),
-}
+MODELS = ("mobilenet_v2", "efficientnet_lite0")
 _PLAIN = {"equalization": False, "weight_rounding": "nearest", "bias_correction": False}
 METHODS: dict[str, dict[str, Any]] = {
     "min-max": {**_PLAIN, "activation_observer": "min-max"},
@@ -72,21 +68,13 @@ class QuantizeClock:
 
 def write_pictures(folder: Path, model: str, output: Path) -> tuple[Path, Path]:
     """Write calibration and evaluation data for a model, and return the two files."""
-    from PIL import Image
-
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in MODELS[model])
-    pictures, labels = [], []
-    with (folder / "labels.csv").open() as table:
-        for row in csv.DictReader(table):
-            pixels = np.asarray(Image.open(folder / row["file"]).convert("RGB"))[16:240, 16:240]
-            picture = torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
-            pictures.append(((picture - mean) / deviation).numpy())
-            labels.append(int(row["class_index"]))
-    calibrates = np.arange(len(pictures)) % 5 == 0
-    files = output / f"{model}-calibration.npz", output / f"{model}-evaluation.npz"
-    for file, chosen in zip(files, (calibrates, ~calibrates), strict=True):
-        np.savez(file, x=np.stack(pictures)[chosen], labels=np.array(labels)[chosen])
-    return files
+    files = []
+    for name, indices in (("calibration", CALIBRATION), ("evaluation", EVALUATION)):
+        samples = pictures(folder, indices, model)
+        files.append(output / f"{model}-{name}.npz")
+        values = torch.cat([sample.inputs[0] for sample in samples]).numpy()
+        np.savez(files[-1], x=values, labels=np.array([sample.label for sample in samples]))
+    return files[0], files[1]
 
 
 def measure(

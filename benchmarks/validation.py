@@ -2,7 +2,7 @@
 
     python benchmarks/validation.py --data FOLDER [--images 100] [--output FILE.jsonl]
 
-FOLDER holds `labels.csv` (file,class_index) and 256x256 pictures. Every model is calibrated on every
+FOLDER is that of `imagenet_sample.py`. Every model is calibrated on every
 fifth picture and measured on `--images` others; each is built for android-arm64 in INT8 and, for its size,
 in FP32.
 """
@@ -10,7 +10,6 @@ in FP32.
 from __future__ import annotations
 
 import argparse
-import csv
 import dataclasses
 import json
 import sys
@@ -20,15 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from imagenet_sample import CALIBRATION, EVALUATION, STATISTICS, pictures
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples"))
 
 from edgecompile.artifact_run import in_python
 from edgecompile.capture import capture, load_model
-from edgecompile.dataset import Dataset, Sample
+from edgecompile.dataset import Dataset
 from edgecompile.emitter import load_emitter
 from edgecompile.engines.onnxruntime import optimized_operators
 from edgecompile.evaluate import evaluate, run_float
@@ -40,34 +38,14 @@ from edgecompile.quantize.static_int8 import keep_float, quantize
 from edgecompile.readers import pte
 from edgecompile.target import load_target
 
-MODELS = {
-    "mobilenet_v2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "efficientnet_lite0": ((0.498, 0.498, 0.498), (0.502, 0.502, 0.502)),
-    "resnet18": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
 IMAGENET = ("mobilenet_v2", "efficientnet_lite0")  # whose classes are the labels
-CROP = slice(16, 240)  # the middle 224 of 256
-
-
-def pictures(folder: Path, indices: Sequence[int], mean: Any, std: Any) -> tuple[Sample, ...]:
-    """Return pictures as samples of shape (1, 3, 224, 224)."""
-    rows = list(csv.DictReader((folder / "labels.csv").open()))
-    return tuple(_sample(folder, rows[index], mean, std) for index in indices)
-
-
-def _sample(folder: Path, row: dict[str, str], mean: Any, std: Any) -> Sample:
-    pixels = np.asarray(Image.open(folder / row["file"]).convert("RGB"))[CROP, CROP]
-    values = (pixels.astype(np.float32) / 255 - np.float32(mean)) / np.float32(std)
-    tensor = torch.from_numpy(values.transpose(2, 0, 1)[None].copy())
-    return Sample(inputs=(tensor,), label=int(row["class_index"]))
 
 
 def measure(name: str, folder: Path, images: int) -> dict[str, Any]:
     """Build one model and return its rows."""
-    mean, std = MODELS[name]
-    calibration = Dataset(samples=pictures(folder, range(0, 500, 5), mean, std), spec="pictures")
-    indices = [index for index in range(500) if index % 5][:: 400 // images][:images]
-    samples = pictures(folder, indices, mean, std)
+    calibration = Dataset(samples=pictures(folder, CALIBRATION, name), spec="pictures")
+    indices = EVALUATION[:: len(EVALUATION) // images][:images]
+    samples = pictures(folder, indices, name)
     if name not in IMAGENET:
         samples = tuple(dataclasses.replace(sample, label=None) for sample in samples)
     target = load_target("android-arm64")
@@ -181,7 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--models", nargs="+", default=list(STATISTICS), choices=list(STATISTICS))
     parser.add_argument("--output", type=Path, help="append one JSON document a line to this file")
     arguments = parser.parse_args()
     documents = []
