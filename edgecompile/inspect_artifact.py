@@ -9,10 +9,11 @@ from pathlib import Path
 
 from edgecompile.errors import EngineFailedError, NotABundleError, UnreadableArtifactError
 from edgecompile.executed_graph import executed_operators
-from edgecompile.inspection_text import WIDTH, render
+from edgecompile.inspection_text import render
 from edgecompile.layer_quality import LayerReport, read_layer_report
 from edgecompile.layer_text import layer_text
 from edgecompile.readers.contents import ArtifactContents
+from edgecompile.text_table import WIDTH
 
 MANIFEST = "manifest.json"
 

@@ -6,13 +6,12 @@ import io
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from edgecompile.readers.contents import ArtifactContents, LayerInfo, TensorInfo
+from edgecompile.text_table import WIDTH, plain_console
 
-WIDTH = 110
 LONGEST_TEXT = 2000
 NUMBERS = frozenset({"KB", "scale", "zero"})
 
@@ -22,7 +21,7 @@ def render(
 ) -> str:
     """Return the artifact's block: a summary and, with `layers`, one row per layer."""
     file = io.StringIO()
-    console = Console(file=file, width=width, color_system=None, highlight=False, emoji=False)
+    console = plain_console(file, width)
     console.print(plain(f"{name}  ({contents.format}, runs in {contents.engine})"))
     console.print(_summary(contents, notes))
     if layers:

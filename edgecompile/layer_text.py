@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from edgecompile.inspection_text import plain
 from edgecompile.layer_quality import LayerQuality, LayerReport
+from edgecompile.text_table import plain_console
 
 _NUMBERS = ("SQNR", "own", "min", "max", "clipped", "zero", "scale")
 _MARK = ">"
@@ -23,7 +23,7 @@ def layer_text(report: LayerReport, width: int) -> str:
         width: Of the terminal; from 80 columns on no number is cut.
     """
     file = io.StringIO()
-    console = Console(file=file, width=width, color_system=None, highlight=False, emoji=False)
+    console = plain_console(file, width)
     console.print(plain(f"layers, beside float on {report.samples} samples (SQNR in dB)"))
     reasons = list(dict.fromkeys(row.reason for row in report.rows if row.reason is not None))
     if report.rows:

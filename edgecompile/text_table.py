@@ -19,9 +19,14 @@ def table(*columns: str) -> Table:
     return empty
 
 
+def plain_console(file: io.StringIO, width: int = WIDTH) -> Console:
+    """Return what prints text without colours into a file, so many columns wide."""
+    return Console(file=file, width=width, color_system=None, highlight=False, emoji=False)
+
+
 def render(filled: Table) -> str:
     """Return a table's text."""
     file = io.StringIO()
-    Console(file=file, width=WIDTH, color_system=None, highlight=False, emoji=False).print(filled)
+    plain_console(file).print(filled)
     lines = [line.rstrip() for line in file.getvalue().splitlines()]
     return "\n".join(lines).strip("\n") + "\n"
