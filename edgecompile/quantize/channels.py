@@ -8,7 +8,7 @@ any scale, the rows for its output, the columns for its input.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,66 +91,65 @@ class _Search:
 
     def layer(self, node: Node) -> bool:
         """Convolution or linear with constant weights: new channels, whatever its input's are."""
-        source, weight = node.args[0], self._constant(node.args[1])
-        axis = -1 if node.target is aten.linear.default else 1
-        if weight is None or source not in self.ids or self._axis_from_front(source, axis) is None:
+        source, weight = self._known(node.args[0]), self._constant(node.args[1])
+        bias = node.args[2] if len(node.args) > 2 else None
+        if source is None or weight is None or (bias is not None and self._constant(bias) is None):
             return False
-        if len(node.args) > 2 and node.args[2] is not None and self._constant(node.args[2]) is None:
+        axis = self.axis[source]
+        if axis != (_rank(source) - 1 if node.target is aten.linear.default else 1):
             return False
-        self._begin(node, axis % node.meta["val"].dim(), weight.shape[0])
+        self._begin(node, axis, weight.shape[0])
         return True
 
     def same(self, node: Node) -> bool:
         """An operator that treats each channel alone and gives `s * f(x)` for `s * x`."""
-        return self._take(node, node.args[0])
+        return self._take(node, self._known(node.args[0]))
 
     def mean(self, node: Node) -> bool:
         """A mean over other axes than the channels', which keeps them."""
-        source = node.args[0]
-        axes, keeps = node.args[1], len(node.args) > 2 and bool(node.args[2])
-        if source not in self.ids or not isinstance(axes, list | tuple) or not keeps:
+        source, axes = self._known(node.args[0]), node.args[1]
+        keeps = len(node.args) > 2 and bool(node.args[2])
+        if source is None or not isinstance(axes, list | tuple) or not keeps:
             return False
-        rank = source.meta["val"].dim()  # type: ignore[union-attr]
-        return self.axis[source] not in {int(axis) % rank for axis in axes} and self._take(node, source)  # type: ignore[arg-type, index]
+        return self.axis[source] not in _from_front(axes, source) and self._take(node, source)
 
     def clamp(self, node: Node) -> bool:
         """A clamp from 0 to a bound: as a relu, below the bound."""
         low, high = node.args[1:3] if len(node.args) > 2 else (-1.0, 1.0)
         if low != 0 or not isinstance(high, int | float) or not 0 < high < math.inf:
             return False
-        if not self._take(node, node.args[0]):
+        if not self.same(node):
             return False
         self._clipped[node] = float(high)
         return True
 
     def pad(self, node: Node) -> bool:
         """Padding with zeros of other axes than the channels'."""
-        source, pads = node.args[0], node.args[1]
+        source, pads = self._known(node.args[0]), node.args[1]
         value = node.args[2] if len(node.args) > 2 else 0.0
-        if value != 0 or source not in self.ids or not isinstance(pads, list | tuple):
+        if source is None or value != 0 or not isinstance(pads, list | tuple):
             return False
-        rank = source.meta["val"].dim()  # type: ignore[union-attr]
-        padded = range(rank - len(pads) // 2, rank)
-        return self.axis[source] not in padded and self._take(node, source)  # type: ignore[index]
+        return self.axis[source] < _rank(source) - len(pads) // 2 and self._take(node, source)
 
     def add(self, node: Node) -> bool:
         """An addition of two values of one shape: their channels are one."""
-        left, right = node.args[0], node.args[1]
-        if left not in self.ids or right not in self.ids or node.kwargs.get("alpha", 1) != 1:
+        left, right = self._known(node.args[0]), self._known(node.args[1])
+        if left is None or right is None or node.kwargs.get("alpha", 1) != 1:
             return False
-        if self.axis[left] != self.axis[right] or left.meta["val"].shape != right.meta["val"].shape:  # type: ignore[index, union-attr]
+        if self.axis[left] != self.axis[right] or left.meta["val"].shape != right.meta["val"].shape:
             return False
-        for one, other in zip(self.ids[left].tolist(), self.ids[right].tolist(), strict=True):  # type: ignore[index]
+        for one, other in zip(self.ids[left].tolist(), self.ids[right].tolist(), strict=True):
             self._parents[self._root(one)] = self._root(other)
         return self._take(node, left)
 
     def multiply(self, node: Node) -> bool:
         """A product with a gate, from 0 to 1: the gate keeps its scale, the other side passes on its own."""
         left, right = node.args[0], node.args[1]
-        for value, gate in ((left, right), (right, left)):
-            if isinstance(gate, Node) and gate is not value and _is_gate(gate) and value in self.ids:
-                if value.meta["val"].shape != node.meta["val"].shape:  # type: ignore[union-attr]
-                    continue
+        for one, gate in ((left, right), (right, left)):
+            value = self._known(one)
+            if value is None or not isinstance(gate, Node) or gate is value or not _is_gate(gate):
+                continue
+            if value.meta["val"].shape == node.meta["val"].shape:
                 self.hold(gate)
                 return self._take(node, value)
         return False
@@ -158,10 +157,11 @@ class _Search:
     def concatenate(self, node: Node) -> bool:
         """A concatenation along the channels."""
         sources, axis = node.args[0], node.args[1] if len(node.args) > 1 else 0
-        known = [source for source in sources if isinstance(source, Node) and source in self.ids]  # type: ignore[union-attr]
-        if len(known) != len(sources) or not isinstance(axis, int):  # type: ignore[arg-type]
+        assert isinstance(sources, list | tuple)
+        known = [source for source in map(self._known, sources) if source is not None]
+        if len(known) != len(sources) or not isinstance(axis, int):
             return False
-        if {self.axis[source] for source in known} != {axis % node.meta["val"].dim()}:
+        if {self.axis[source] for source in known} != {axis % _rank(node)}:
             return False
         self.ids[node] = torch.cat([self.ids[source] for source in known])
         self.axis[node] = self.axis[known[0]]
@@ -169,11 +169,11 @@ class _Search:
 
     def view(self, node: Node) -> bool:
         """A view that keeps the channels, or flattens them with all axes after them."""
-        source = node.args[0]
-        if source not in self.ids:
+        source = self._known(node.args[0])
+        if source is None:
             return False
-        axis, before, after = self.axis[source], source.meta["val"].shape, node.meta["val"].shape  # type: ignore[index, union-attr]
-        channels = len(self.ids[source])  # type: ignore[index]
+        axis, before, after = self.axis[source], source.meta["val"].shape, node.meta["val"].shape
+        channels = len(self.ids[source])
         if axis == len(before) - 1 and after[-1] == channels:
             return self._take(node, source, axis=len(after) - 1)
         if axis >= len(after) or tuple(before[:axis]) != tuple(after[:axis]):
@@ -183,18 +183,16 @@ class _Search:
         rest = before[axis + 1 :]
         if not all(isinstance(size, int) for size in rest) or after[axis] != channels * math.prod(rest):
             return False
-        self.ids[node] = self.ids[source].repeat_interleave(math.prod(rest))  # type: ignore[index]
+        self.ids[node] = self.ids[source].repeat_interleave(math.prod(rest))
         self.axis[node] = axis
         return True
 
     def permute(self, node: Node) -> bool:
         """A permutation moves the axis."""
-        source, axes = node.args[0], node.args[1]
-        if source not in self.ids or not isinstance(axes, list | tuple):
+        source, axes = self._known(node.args[0]), node.args[1]
+        if source is None or not isinstance(axes, list | tuple):
             return False
-        rank = len(axes)
-        moved = [int(axis) % rank for axis in axes].index(self.axis[source])  # type: ignore[arg-type, index]
-        return self._take(node, source, axis=moved)
+        return self._take(node, source, axis=_from_front(axes, source).index(self.axis[source]))
 
     def hold(self, node: Node) -> None:
         """Keep the scale of a value's channels."""
@@ -223,17 +221,16 @@ class _Search:
         self.ids[node] = torch.arange(first, first + count)
         self.axis[node] = axis
 
-    def _take(self, node: Node, source: object, axis: int | None = None) -> bool:
-        if source not in self.ids:
+    def _take(self, node: Node, source: Node | None, axis: int | None = None) -> bool:
+        if source is None:
             return False
         self.ids[node] = self.ids[source]
         self.axis[node] = self.axis[source] if axis is None else axis
         return True
 
-    def _axis_from_front(self, source: object, axis: int) -> int | None:
-        assert isinstance(source, Node)
-        wanted = axis % source.meta["val"].dim()
-        return wanted if self.axis[source] == wanted else None
+    def _known(self, argument: object) -> Node | None:
+        """Return an argument that is a node whose channels are known."""
+        return argument if isinstance(argument, Node) and argument in self.ids else None
 
     def _constant(self, node: object) -> torch.Tensor | None:
         return self._constants.get(node.name) if isinstance(node, Node) else None
@@ -243,6 +240,15 @@ class _Search:
             self._parents[index] = self._parents[self._parents[index]]
             index = self._parents[index]
         return index
+
+
+def _rank(node: Node) -> int:
+    return int(node.meta["val"].dim())
+
+
+def _from_front(axes: Sequence[Any], of: Node) -> list[int]:
+    """Return axes of a value, counted from the front."""
+    return [int(axis) % _rank(of) for axis in axes]
 
 
 def _is_gate(node: Node) -> bool:

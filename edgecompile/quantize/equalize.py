@@ -87,21 +87,12 @@ def find_equalization(
     scaled = {name: values for name, values in factors.items() if not bool((values == 1).all())}
     sensitivities = {}
     for node, item in statistics.items():
-        axes_after = node.meta["val"].dim() - 1 - channels.axis[node]
-        sensitivities[node.name] = _normalized(
-            item.sensitivity / factor[channels.ids[node]].square(), axes_after
-        )
-    return Equalization(
-        factors=scaled,
-        sensitivities={name: value for name, value in sensitivities.items() if value is not None},
-        gain_db=gain_db,
-    )
-
-
-def _normalized(sensitivity: torch.Tensor, axes_after: int) -> torch.Tensor | None:
-    """Return sensitivities with a mean of 1, (C, 1, ...) with so many ones; None where nothing matters."""
-    mean = float(sensitivity.mean())
-    return (sensitivity / mean).reshape(-1, *[1] * axes_after) if mean > 0 else None
+        sensitivity = item.sensitivity / factor[channels.ids[node]].square()
+        mean = float(sensitivity.mean())
+        if mean > 0:
+            axes_after = node.meta["val"].dim() - 1 - channels.axis[node]
+            sensitivities[node.name] = (sensitivity / mean).reshape(-1, *[1] * axes_after)
+    return Equalization(factors=scaled, sensitivities=sensitivities, gain_db=gain_db)
 
 
 def equalized(program: CapturedProgram, found: Equalization) -> CapturedProgram:
@@ -260,8 +251,9 @@ def _least_noise(
     for node in channels.clipped:
         clipped[channels.ids[node]] = True
     best, least = ones, before
+    limits = _limits(channels, statistics)
     for fixed in (channels.held | clipped, channels.held) if channels.clipped else (channels.held,):
-        factor = _descend(noise, fixed, _limits(channels, statistics))
+        factor = _descend(noise, fixed, limits)
         found = float(noise.total(factor))
         if found > 0 and 10 * math.log10(least / found) >= _LEAST_GAIN_DB:
             best, least = factor, found
