@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+
+from edgecompile.decibels import sqnr_db
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +42,6 @@ def closeness(outputs: Outputs, expected: Outputs) -> Closeness:
     return Closeness(
         sqnr_db=sqnr_db(signal, noise), max_abs_error=largest, agreement=agreement(outputs, expected)
     )
-
-
-def sqnr_db(signal: float, noise: float) -> float:
-    """Return the ratio of two energies in dB; NaN in the outputs counts as no signal at all."""
-    if math.isnan(noise) or math.isnan(signal):
-        return -math.inf
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
 def agreement(outputs: Outputs, expected: Outputs) -> float | None:

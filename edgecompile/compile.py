@@ -15,23 +15,25 @@ from edgecompile.build_cache import open_cache, stages_folder
 from edgecompile.bundle_writer import write_bundle
 from edgecompile.dataset import Dataset
 from edgecompile.lower import lower_all, workers_for
-from edgecompile.program import CapturedProgram, Precision, QuantizedProgram
+from edgecompile.program import CapturedProgram, QuantizedProgram
 from edgecompile.progress import Progress, QuietProgress
 from edgecompile.settings import BuildSettings
 from edgecompile.stage_cache import Result, ResultChangedError, StageCache
-from edgecompile.stages.bundle_files import BundleFiles, bundle_files
+from edgecompile.stages.bundle_files import Analysis, BundleFiles, bundle_files
 from edgecompile.stages.captured import captured_program, input_specs_of
 from edgecompile.stages.emitted import Lowering
 from edgecompile.stages.findings import Findings, findings, note_findings
 from edgecompile.stages.in_float import float_program
 from edgecompile.stages.layers import layer_quality
+from edgecompile.stages.mixed_precision import Measured, kept_nodes, mixed_precision
 from edgecompile.stages.quality import float_outputs, quality
 from edgecompile.stages.quantized import quantized_program
 from edgecompile.stages.samples import noise, samples_of
+from edgecompile.stages.sensitivity import sensitivity
 from edgecompile.target import Target, load_target
 
 if TYPE_CHECKING:
-    from edgecompile.layer_quality import LayerReport
+    from edgecompile.compare import Outputs
 
 
 def build(settings: BuildSettings, progress: Progress | None = None) -> tuple[Bundle, ...]:
@@ -72,7 +74,7 @@ def _compile(
         floats = float_outputs(cache, captured, evaluation)
         programs = [
             _target_program(
-                cache, captured, calibration, evaluation, target=target, precision=settings.precision
+                cache, captured, calibration, evaluation, floats, target=target, settings=settings
             )
             for target in targets
         ]
@@ -98,7 +100,7 @@ def _compile(
             data=evaluation,
             floats=floats,
             rows=rows,
-            layers=item.layers,
+            analysis=item.analysis,
             findings=item.findings,
             target=target,
         )
@@ -112,7 +114,7 @@ class _TargetProgram:
 
     target: Target
     program: Result[QuantizedProgram]
-    layers: Result[LayerReport]
+    analysis: Analysis
     findings: Result[Findings]
 
 
@@ -121,17 +123,42 @@ def _target_program(
     captured: Result[CapturedProgram],
     calibration: Result[Dataset] | None,
     evaluation: Result[Dataset],
+    floats: Result[Outputs],
     *,
     target: Target,
-    precision: Precision,
+    settings: BuildSettings,
 ) -> _TargetProgram:
+    precision = settings.precision
     in_float = float_program(cache, captured, calibration=calibration, target=target, precision=precision)
-    program = quantized_program(cache, in_float, calibration=calibration, target=target, precision=precision)
-    layers = layer_quality(cache, program=program, in_float=in_float, data=evaluation, target=target)
+    mixed = None
+    if settings.budget and calibration is not None:
+        mixed = mixed_precision(
+            cache,
+            in_float,
+            calibration=calibration,
+            measured=Measured(data=evaluation, floats=floats, emitters=_emitters(settings, [target])),
+            target=target,
+            budget=settings.budget,
+        )
+    program = quantized_program(
+        cache,
+        in_float,
+        calibration=calibration,
+        target=target,
+        precision=precision,
+        kept=kept_nodes(cache, mixed),
+    )
+    analysis = Analysis(
+        layers=layer_quality(cache, program=program, in_float=in_float, data=evaluation, target=target),
+        sensitivity=sensitivity(cache, program=program, in_float=in_float, data=evaluation, target=target)
+        if settings.sensitivity
+        else None,
+        mixed_precision=mixed,
+    )
     in_float.drop()
     ranged = calibration if precision == "int8" else None
     found = findings(cache, program=program, calibration=ranged, data=evaluation, target=target)
-    return _TargetProgram(target=target, program=program, layers=layers, findings=found)
+    return _TargetProgram(target=target, program=program, analysis=analysis, findings=found)
 
 
 def _emitters(settings: BuildSettings, targets: Sequence[Target]) -> list[str]:

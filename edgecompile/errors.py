@@ -192,6 +192,12 @@ class CalibrationRequiredError(EdgecompileError):
     code = "calibration-required"
 
 
+class LabelsRequiredError(EdgecompileError):
+    """A budget on accuracy was given, and data without labels."""
+
+    code = "labels-required"
+
+
 class UnsupportedPrecisionError(EdgecompileError):
     """`--precision` names one that a format of the target cannot take."""
 
@@ -309,6 +315,13 @@ class LoweringFailedError(EdgecompileError):
 
 
 # --- a gate failed: exit status 4 -----------------------------------------------------------------
+
+
+class BudgetNotMetError(EdgecompileError):
+    """A budget on accuracy or SQNR does not hold, whatever stays in float."""
+
+    code = "budget-not-met"
+    exit_status = 4
 
 
 class ValidationFailedError(EdgecompileError):

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from edgecompile.errors import EngineFailedError, NotABundleError, UnreadableArtifactError
+from edgecompile.errors import EngineFailedError, NotABundleError, UnreadableArtifactError, UsageError
 from edgecompile.executed_graph import executed_operators
 from edgecompile.inspection_text import render
 from edgecompile.layer_quality import LayerReport, read_layer_report
 from edgecompile.layer_text import layer_text
 from edgecompile.readers.contents import ArtifactContents
+from edgecompile.sensitivity import SensitivityReport, read_sensitivity_report
+from edgecompile.sensitivity_text import sensitivity_text
 from edgecompile.text_table import WIDTH
 
 MANIFEST = "manifest.json"
@@ -37,10 +39,12 @@ class Inspection:
 
     Attributes:
         layers: How good each layer of a bundle's program is, where that was asked for.
+        sensitivity: What the rounding of each layer costs, where that was asked for.
     """
 
     artifacts: tuple[InspectedArtifact, ...]
     layers: LayerReport | None = None
+    sensitivity: SensitivityReport | None = None
 
     def text(self, *, layers: bool = False, width: int = WIDTH) -> str:
         """Return one block per artifact for a terminal, without colours.
@@ -56,15 +60,21 @@ class Inspection:
         ]
         if layers and self.layers is not None:
             blocks.append(layer_text(self.layers, width))
+        if self.sensitivity is not None:
+            blocks.append(sensitivity_text(self.sensitivity, width))
         return "\n".join(blocks)
 
     def to_dict(self) -> dict[str, object]:
         """Return the same, with every layer, as JSON's types (no infinity: an open bound is null)."""
-        layers = {} if self.layers is None else {"layers": self.layers.to_dict()}
-        return {"artifacts": [_artifact_dict(artifact) for artifact in self.artifacts], **layers}
+        document: dict[str, object] = {"artifacts": [_artifact_dict(artifact) for artifact in self.artifacts]}
+        if self.layers is not None:
+            document["layers"] = self.layers.to_dict()
+        if self.sensitivity is not None:
+            document["sensitivity"] = self.sensitivity.to_dict()
+        return document
 
 
-def inspect(path: Path, *, layers: bool = False) -> Inspection:
+def inspect(path: Path, *, layers: bool = False, sensitivity: bool = False) -> Inspection:
     """Read an artifact, or every artifact of a bundle, without loading any into its engine.
 
     The exception is ONNX Runtime, which is asked, in a process of its own, for the graph that it executes.
@@ -72,6 +82,7 @@ def inspect(path: Path, *, layers: bool = False) -> Inspection:
     Args:
         path: The file of an artifact, or the folder of a bundle.
         layers: Of a bundle, also read how good each layer is.
+        sensitivity: Of a bundle, also read what the rounding of each layer costs.
 
     Raises:
         InvalidReportError: If that is not in the report, or damaged.
@@ -80,6 +91,8 @@ def inspect(path: Path, *, layers: bool = False) -> Inspection:
         UnreadableArtifactError: If an artifact is damaged or of no known format.
     """
     if not path.is_dir():
+        if sensitivity:
+            raise UsageError("an artifact does not tell its sensitivity", hint="give the bundle's folder")
         return Inspection(artifacts=(_inspect_file(path),))
     if not (path / MANIFEST).is_file():
         raise NotABundleError(
@@ -90,9 +103,14 @@ def inspect(path: Path, *, layers: bool = False) -> Inspection:
     from edgecompile.artifact import REPORT, load_bundle
 
     bundle = load_bundle(path)
-    found = read_layer_report(bundle.report_dict(), path / REPORT) if layers else None
+    where = path / REPORT
+    report = bundle.report_dict() if layers or sensitivity else {}
     artifacts = tuple(_inspect_file(path / artifact.path) for artifact in bundle.artifacts)
-    return Inspection(artifacts=artifacts, layers=found)
+    return Inspection(
+        artifacts=artifacts,
+        layers=read_layer_report(report, where) if layers else None,
+        sensitivity=read_sensitivity_report(report, where) if sensitivity else None,
+    )
 
 
 def detect_format(data: bytes, suffix: str = "") -> str | None:

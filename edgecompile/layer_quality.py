@@ -14,9 +14,6 @@ from pydantic import Field, with_config
 from edgecompile.errors import InvalidReportError
 from edgecompile.strict_toml import STRICT, parse
 
-LOWEST_SQNR_DB = -100.0
-"""Stands for all that is lower: errors where every float value is zero, or values that are no numbers."""
-
 # A layer in eight bits has 29 to 46 dB of its own in networks that keep their accuracy, and adds a few dB to
 # the errors before it; docs/inspect.md has the measurements.
 LOW_SQNR_DB = 25.0

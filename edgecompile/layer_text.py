@@ -7,6 +7,7 @@ import io
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from edgecompile.decibels import sqnr_text
 from edgecompile.inspection_text import plain
 from edgecompile.layer_quality import LayerQuality, LayerReport
 from edgecompile.text_table import plain_console
@@ -56,8 +57,8 @@ def _label(row: LayerQuality) -> str:
 
 def _numbers(row: LayerQuality) -> tuple[str, ...]:
     return (
-        _decibels(row.sqnr_db),
-        _decibels(row.own_sqnr_db),
+        sqnr_text(row.sqnr_db),
+        sqnr_text(row.own_sqnr_db),
         "-" if row.minimum is None else f"{row.minimum:.3g}",
         "-" if row.maximum is None else f"{row.maximum:.3g}",
         "-" if row.clipped_share is None else _share(row.clipped_share),
@@ -68,7 +69,3 @@ def _numbers(row: LayerQuality) -> tuple[str, ...]:
 
 def _share(share: float) -> str:
     return "0" if share == 0 else "<0.01%" if share < 1e-4 else f"{share:.2%}"
-
-
-def _decibels(sqnr_db: float | None) -> str:
-    return "exact" if sqnr_db is None else f"{sqnr_db:.1f}"

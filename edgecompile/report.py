@@ -13,12 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecompile.artifact import Artifact
+from edgecompile.budget import MixedPrecision
 from edgecompile.compare import Closeness
 from edgecompile.evaluate import Quality
 from edgecompile.finding import Finding
 from edgecompile.input_range import InputRange
 from edgecompile.layer_quality import LayerReport
+from edgecompile.mixed_precision_text import mixed_precision_text
 from edgecompile.program import Declined, QuantizedProgram
+from edgecompile.sensitivity import SensitivityReport
+from edgecompile.sensitivity_text import sensitivity_text
 from edgecompile.text_table import render, table
 
 
@@ -30,6 +34,8 @@ class Report:
         artifacts: What was emitted.
         declined: What each format runs slower than it could, and why.
         layers: How good each layer is.
+        sensitivity: What the rounding of each layer costs; None where that was not measured.
+        mixed_precision: What stays in float so that a budget holds; None where there is none.
         samples: How many samples the quality was measured on.
         data: Where these come from.
         findings: What is odd about the data and what calibration saw.
@@ -42,6 +48,8 @@ class Report:
     declined: dict[str, tuple[Declined, ...]]
     quality: tuple[Quality, ...]
     layers: LayerReport
+    sensitivity: SensitivityReport | None
+    mixed_precision: MixedPrecision | None
     samples: int
     data: str
     findings: tuple[Finding, ...]
@@ -63,6 +71,8 @@ class Report:
             "  (in brackets: the integer-exact reference in that engine's arithmetic; identical: output\n"
             "  elements that are equal to it to the bit)\n",
         ]
+        if self.mixed_precision is not None:
+            parts.append(mixed_precision_text(self.mixed_precision))
         if self.input_ranges:
             parts.append(render(self._input_table()))
         if self.findings:
@@ -73,6 +83,8 @@ class Report:
             parts.append("thresholds of the target that are missed\n" + "\n".join(missed) + "\n")
         if self.layers.first_fall is not None:
             parts.append(self.layers.fall_text() + "\n")
+        if self.sensitivity is not None:
+            parts.append(sensitivity_text(self.sensitivity))
         why_not = self.why_not()
         if why_not:
             parts += ["not done, and why\n", render(_why_not_table(why_not))]
@@ -99,6 +111,8 @@ class Report:
             ],
             "quality": [quality_dict(row) for row in self.quality],
             "layers": self.layers.to_dict(),
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
+            "mixed_precision": None if self.mixed_precision is None else self.mixed_precision.to_dict(),
             "input_ranges": [dataclasses.asdict(row) for row in self.input_ranges],
             "findings": [dataclasses.asdict(row) for row in self.findings],
             "steps": [dataclasses.asdict(step) for step in self.program.steps],

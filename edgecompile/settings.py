@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args
 from pydantic import Field, with_config
 
 from edgecompile.artifact import MANIFEST
+from edgecompile.budget import Budget
 from edgecompile.dataset import check_data
 from edgecompile.device import load_device
 from edgecompile.errors import (
@@ -48,10 +49,20 @@ class Options:
     cache: bool | None = None
     jobs: Annotated[int, Field(ge=0)] | None = None
     quantization: Mapping[str, Any] | None = None
+    max_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = None
+    min_sqnr_db: Annotated[float, Field(ge=0)] | None = None
+    sensitivity: bool | None = None
 
 
 DEFAULTS = Options(
-    target=(), format=(), precision="int8", dynamic_batch=False, output="build", cache=True, jobs=0
+    target=(),
+    format=(),
+    precision="int8",
+    dynamic_batch=False,
+    output="build",
+    cache=True,
+    jobs=0,
+    sensitivity=False,
 )
 
 
@@ -71,6 +82,8 @@ class BuildSettings:
         cache: Whether results are kept for later builds, and those of earlier ones used.
         jobs: The most processes that lower at once; 0 for as many as CPUs and memory allow.
         quantization: What is said instead of the targets' tables of this name; all keys exist there.
+        budget: What quality must hold; layers stay in float where it does not.
+        sensitivity: Whether the report tells what the rounding of each layer costs.
         origins: Where each of the settings comes from, by its name on the command line.
     """
 
@@ -86,6 +99,8 @@ class BuildSettings:
     cache: bool = True
     jobs: int = 0
     quantization: tuple[Setting, ...] = ()
+    budget: Budget = field(default_factory=Budget)
+    sensitivity: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def own_settings(self) -> tuple[Setting, ...]:
@@ -102,6 +117,9 @@ class BuildSettings:
             "output": str(self.output),
             "cache": self.cache,
             "jobs": self.jobs,
+            "max-accuracy-drop": self.budget.max_accuracy_drop,
+            "min-sqnr-db": self.budget.min_sqnr_db,
+            "sensitivity": self.sensitivity,
         }
         own = (
             Setting(name=name, value=value, origin=self.origins.get(name, "default"))
@@ -157,6 +175,10 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
         cache=chosen["cache"],
         jobs=chosen["jobs"],
         quantization=_overrides(layers),
+        budget=Budget(
+            max_accuracy_drop=chosen.get("max_accuracy_drop"), min_sqnr_db=chosen.get("min_sqnr_db")
+        ),
+        sensitivity=chosen["sensitivity"],
         origins=origins,
     )
     _check(settings, problems)
@@ -246,6 +268,15 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
                 f"{', '.join(name for name in get_args(Precision) if name != 'int8')}",
             )
         )
+    if settings.precision != "int8":
+        for name in ("max-accuracy-drop", "min-sqnr-db", "sensitivity"):
+            if settings.origins.get(name, "default") != "default":
+                problems.add(
+                    UsageError(
+                        f"--{name} is for the precision int8",
+                        where=f"precision: {settings.precision} ({settings.origins['precision']})",
+                    )
+                )
     for data in (settings.calibration, settings.evaluation):
         if data is not None:
             with problems.collecting():

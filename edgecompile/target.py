@@ -124,6 +124,7 @@ class ValidationSettings:
             `max_step_error`.
         goldens: How many golden inputs a bundle carries.
         layer_samples: The most samples that layers are compared with float on, evenly spaced over the data.
+        sensitivity_samples: The same for the sensitivity of each layer.
     """
 
     max_sqnr_loss_db: Annotated[float, Field(ge=0)]
@@ -133,6 +134,7 @@ class ValidationSettings:
     min_share_within_steps: Annotated[float, Field(ge=0, le=1)]
     goldens: Annotated[int, Field(ge=1)]
     layer_samples: Annotated[int, Field(ge=1)]
+    sensitivity_samples: Annotated[int, Field(ge=1)]
 
 
 @with_config(STRICT)

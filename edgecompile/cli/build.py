@@ -27,6 +27,21 @@ from edgecompile.program import Precision
     multiple=True,
     help="Instead of what the targets' tables of that name say; may be repeated.",
 )
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0, 100),
+    metavar="PCT",
+    help="Keep layers in float until top-1 on the labelled samples is so few points below float's.",
+)
+@click.option(
+    "--min-sqnr-db",
+    type=click.FloatRange(min=0),
+    metavar="N",
+    help="Keep layers in float until the outputs have this SQNR against float's.",
+)
+@click.option(
+    "--sensitivity/--no-sensitivity", default=None, help="Measure what the rounding of each layer costs."
+)
 @click.option("--dynamic-batch/--no-dynamic-batch", default=None, help="Take any batch size.")
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML with these options as keys."

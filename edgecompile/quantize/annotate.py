@@ -6,7 +6,7 @@ leaves narrow what the engines can do; here a layer with its padding and its act
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -46,8 +46,9 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         declined: After `annotate`, the names of the nodes that stay in float, each with the reason.
     """
 
-    def __init__(self, settings: QuantizationSettings) -> None:
+    def __init__(self, settings: QuantizationSettings, kept: Collection[str] = ()) -> None:
         super().__init__()
+        self._kept = frozenset(kept)
         self.declined: dict[str, str] = {}
         self._activation = _activation_spec(settings)
         self._weight = _weight_spec(settings)
@@ -59,8 +60,10 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
             if node.op != "call_function" or _KEY in node.meta:
                 continue
             rule = _RULES.get(node.target)
-            if rule is None:
-                reason: str | None = "no engine here has an integer kernel for it"
+            if node.name in self._kept:
+                reason: str | None = "the budget on quality does not hold with it in INT8"
+            elif rule is None:
+                reason = "no engine here has an integer kernel for it"
             elif node.meta["val"].dtype != torch.float32:
                 reason = "it does not compute in float32"
             else:

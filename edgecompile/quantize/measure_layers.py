@@ -14,10 +14,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.compare import sqnr_db
 from edgecompile.dataset import Sample
+from edgecompile.decibels import stored_sqnr_db
 from edgecompile.graph_edit import operator_name, source_line
-from edgecompile.layer_quality import LOWEST_SQNR_DB, LayerQuality, LayerReport, layer_report
+from edgecompile.layer_quality import LayerQuality, LayerReport, layer_report
 from edgecompile.program import QuantizedProgram
 from edgecompile.quantize.layers import (
     QuantizationParameters,
@@ -118,8 +118,8 @@ class _Tally:
             kind=layer.kind,
             where=layer.where,
             inputs=inputs,
-            sqnr_db=_decibels(self._signal, self._noise),
-            own_sqnr_db=_decibels(self._signal, self._own_noise),
+            sqnr_db=stored_sqnr_db(self._signal, self._noise),
+            own_sqnr_db=stored_sqnr_db(self._signal, self._own_noise),
             minimum=_finite(self._minimum),
             maximum=_finite(self._maximum),
             clipped_share=self._clipped / max(self._total, 1),
@@ -136,13 +136,6 @@ def _energy(value: torch.Tensor) -> float:
 def _count_clipped(value: torch.Tensor, parameters: QuantizationParameters) -> int:
     steps = unclamped_steps(value, parameters)
     return int((steps < parameters.quant_min).sum()) + int((steps > parameters.quant_max).sum())
-
-
-def _decibels(signal: float, noise: float) -> float | None:
-    if not (math.isfinite(signal) and math.isfinite(noise)):
-        return LOWEST_SQNR_DB
-    found = sqnr_db(signal, noise)
-    return None if found == math.inf else max(found, LOWEST_SQNR_DB)
 
 
 def _finite(value: float) -> float | None:

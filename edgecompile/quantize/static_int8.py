@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -62,12 +62,20 @@ Ranges = dict[str, dict[str, torch.Tensor]]
 """The state of each activation's observer, by the observer's name."""
 
 
-def prepare(program: CapturedProgram, settings: QuantizationSettings) -> Prepared:
-    """Insert the observers."""
-    quantizer = EdgeQuantizer(settings)
+def prepare(program: CapturedProgram, settings: QuantizationSettings, kept: Collection[str] = ()) -> Prepared:
+    """Insert the observers.
+
+    Args:
+        program: After the passes.
+        settings: Say what the observers are.
+        kept: The names of nodes that stay in float, layer by layer, so that a budget holds.
+    """
     with _quiet():
         model = program.exported.module(check_guards=False)
-        names = [node.name for node in computing_nodes(model.graph)]
+        nodes = computing_nodes(model.graph)
+        names = [node.name for node in nodes]
+        in_order = zip(nodes, computing_nodes(program.exported.graph), strict=True)
+        quantizer = EdgeQuantizer(settings, [node.name for node, own in in_order if own.name in kept])
         prepared = prepare_pt2e(model, quantizer)
     return Prepared(program=program, model=prepared, names=names, declined=quantizer.declined)
 

@@ -19,9 +19,11 @@ from edgecompile.stages.quality import reference_outputs
 from edgecompile.stages.reads import tools
 
 if TYPE_CHECKING:
+    from edgecompile.budget import MixedPrecision
     from edgecompile.compare import Outputs
     from edgecompile.evaluate import Quality
     from edgecompile.layer_quality import LayerReport
+    from edgecompile.sensitivity import SensitivityReport
     from edgecompile.stages.findings import Findings
     from edgecompile.target import Target
 
@@ -41,6 +43,27 @@ class BundleFiles:
     outputs: tuple[TensorEntry, ...]
     goldens: int
     contents: dict[str, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What is known of a program's layers.
+
+    Attributes:
+        layers: How good each is.
+        sensitivity: What the rounding of each costs; None where it was not asked for.
+        mixed_precision: What stays in float so that a budget holds; None where there is none.
+    """
+
+    layers: Result[LayerReport]
+    sensitivity: Result[SensitivityReport] | None
+    mixed_precision: Result[MixedPrecision] | None
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """What each is, in hexadecimal digits; "" where it is not there."""
+        parts = (self.layers, self.sensitivity, self.mixed_precision)
+        return tuple("" if part is None else part.digest for part in parts)
 
 
 class KeptFiles:
@@ -107,7 +130,7 @@ def bundle_files(
     data: Result[Dataset],
     floats: Result[Outputs],
     rows: Result[tuple[Quality, ...]],
-    layers: Result[LayerReport],
+    analysis: Analysis,
     findings: Result[Findings],
     target: Target,
 ) -> Result[BundleFiles]:
@@ -130,7 +153,9 @@ def bundle_files(
                 for item in artifacts
             },
             quality=rows.value(),
-            layers=layers.value(),
+            layers=analysis.layers.value(),
+            sensitivity=None if analysis.sensitivity is None else analysis.sensitivity.value(),
+            mixed_precision=None if analysis.mixed_precision is None else analysis.mixed_precision.value(),
             samples=len(samples),
             data=data.summary["spec"],
             findings=findings.value().rows,
@@ -165,7 +190,7 @@ def bundle_files(
         data.digest,
         data.summary["spec"],
         rows.digest,
-        layers.digest,
+        *analysis.digests,
         findings.digest,
         str(target.validation.goldens),
         tools(),

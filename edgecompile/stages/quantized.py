@@ -104,6 +104,10 @@ def _named(ranges: Ranges) -> dict[str, torch.Tensor]:
     return {f"{name}/{key}": tensor for name, state in ranges.items() for key, tensor in state.items()}
 
 
+Kept = tuple[str, ...]
+"""The nodes of a float program that stay in float so that a budget holds."""
+
+
 def quantized_program(
     cache: StageCache,
     in_float: Result[CapturedProgram],
@@ -111,8 +115,17 @@ def quantized_program(
     calibration: Result[Dataset] | None,
     target: Target,
     precision: Precision,
+    kept: Result[Kept] | None = None,
 ) -> Result[QuantizedProgram]:
     """Return a float program as a target wants it.
+
+    Args:
+        cache: Keeps it.
+        in_float: The program.
+        calibration: Samples; static INT8 needs them.
+        target: Says how it is quantized.
+        precision: Says what is.
+        kept: In static INT8, what stays in float all the same.
 
     Raises:
         CalibrationRequiredError: INT8 without calibration data.
@@ -144,13 +157,14 @@ def quantized_program(
         settings.scheme,
         settings.statistics,
         str(settings.calibration_samples),
+        *(() if kept is None else (kept.digest,)),
     )
 
     def make() -> QuantizedProgram:
         from edgecompile.quantize.correct_weights import correct_weights
         from edgecompile.quantize.static_int8 import calibrate, convert, prepare
 
-        prepared = prepare(in_float.value(), settings)
+        prepared = prepare(in_float.value(), settings, () if kept is None else kept.value())
 
         def measure() -> Ranges:
             return calibrate(prepared, data.value(), settings, cache.progress)

@@ -13,7 +13,8 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 from edgecompile.capture import capture
 from edgecompile.compare import closeness
 from edgecompile.dataset import Dataset, Sample
-from edgecompile.layer_quality import LOW_SQNR_DB, LOWEST_SQNR_DB
+from edgecompile.decibels import LOWEST_SQNR_DB
+from edgecompile.layer_quality import LOW_SQNR_DB
 from edgecompile.program import SourceModel
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize.exact_layer import ExactLayer

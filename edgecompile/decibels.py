@@ -1,0 +1,30 @@
+"""Signal to quantization noise ratios in dB: computed, stored, and shown."""
+
+from __future__ import annotations
+
+import math
+
+LOWEST_SQNR_DB = -100.0
+"""Stands for all that is lower: errors where every float value is zero, or values that are no numbers."""
+
+
+def sqnr_db(signal: float, noise: float) -> float:
+    """Return the ratio of two energies in dB; NaN in the outputs counts as no signal at all."""
+    if math.isnan(noise) or math.isnan(signal):
+        return -math.inf
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+def stored_sqnr_db(signal: float, noise: float) -> float | None:
+    """Return the ratio as a report holds it: None where there is no error, and never infinite."""
+    if not (math.isfinite(signal) and math.isfinite(noise)):
+        return LOWEST_SQNR_DB
+    found = sqnr_db(signal, noise)
+    return None if found == math.inf else max(found, LOWEST_SQNR_DB)
+
+
+def sqnr_text(stored: float | None) -> str:
+    """Return what a table shows of a stored ratio."""
+    return "exact" if stored is None else f"{stored:.1f}"
