@@ -2,7 +2,8 @@
 
 Every value gets an id for each of its channels. Operators that treat each channel alone pass the ids on, an
 addition makes those of its two sides one, and a layer with weights begins new ones: its weights can take up
-any scale, the rows for its output, the columns for its input.
+any scale, the rows for its output, the columns for its input. So does an activation function in float, beside
+which factors can stand.
 """
 
 from __future__ import annotations
@@ -28,6 +29,17 @@ _HOMOGENEOUS = (
     aten.avg_pool2d.default,
     aten.adaptive_avg_pool2d.default,
     aten.upsample_nearest2d.vec,
+)
+# What treats each element alone, in no way that a factor passes through, and stays in float: its input can be
+# divided by one kind of factors before it, and its output multiplied by another after it.
+IN_FLOAT = (
+    aten.hardswish.default,
+    aten.hardsigmoid.default,
+    aten.silu.default,
+    aten.gelu.default,
+    aten.sigmoid.default,
+    aten.tanh.default,
+    aten.elu.default,
 )
 
 
@@ -104,6 +116,14 @@ class _Search:
     def same(self, node: Node) -> bool:
         """An operator that treats each channel alone and gives `s * f(x)` for `s * x`."""
         return self._take(node, self._known(node.args[0]))
+
+    def in_float(self, node: Node) -> bool:
+        """An operator in float: channels of its own after it."""
+        source = self._known(node.args[0])
+        if source is None:
+            return False
+        self._begin(node, self.axis[source], len(self.ids[source]))
+        return True
 
     def mean(self, node: Node) -> bool:
         """A mean over other axes than the channels', which keeps them."""
@@ -262,6 +282,7 @@ _Rule = Callable[[_Search, Node], bool]
 _RULES: dict[Any, _Rule] = {
     **dict.fromkeys(WEIGHTED, _Search.layer),
     **dict.fromkeys(_HOMOGENEOUS, _Search.same),
+    **dict.fromkeys(IN_FLOAT, _Search.in_float),
     aten.mean.dim: _Search.mean,
     aten.hardtanh.default: _Search.clamp,
     aten.constant_pad_nd.default: _Search.pad,

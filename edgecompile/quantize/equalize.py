@@ -25,7 +25,7 @@ from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import CapturedProgram, step_record
 from edgecompile.progress import Progress
 from edgecompile.quantize.channel_statistics import ChannelStatistics, measure_channels
-from edgecompile.quantize.channels import Channels, channels_of
+from edgecompile.quantize.channels import IN_FLOAT, Channels, channels_of
 from edgecompile.quantize.layers import CLAMPS, WEIGHTED, constants_of
 
 aten = torch.ops.aten
@@ -33,6 +33,7 @@ aten = torch.ops.aten
 _COMPUTING = (
     *WEIGHTED,
     *CLAMPS,
+    *IN_FLOAT,
     aten.add.Tensor,
     aten.mul.Tensor,
     aten.mean.dim,
@@ -45,6 +46,8 @@ _LARGEST_FACTOR = 32.0
 # median of the samples' greatest values, would be clipped: beyond it the program would not be the same.
 _TAIL = 3.0
 _LEAST_GAIN_DB = 1.5  # Below it the prediction is not sure enough.
+# Beside an operator in float a factor costs a product at run time; less noise than this is not worth it.
+_WORTH_A_PRODUCT = 1.03
 _ROWS = 256  # of a layer, drawn evenly, for the range of its columns
 
 ChannelFactors = dict[str, torch.Tensor]
@@ -91,7 +94,8 @@ def find_equalization(
         mean = float(sensitivity.mean())
         if mean > 0:
             axes_after = node.meta["val"].dim() - 1 - channels.axis[node]
-            sensitivities[node.name] = (sensitivity / mean).reshape(-1, *[1] * axes_after)
+            name = scaled_name(node) if node.target in IN_FLOAT and node.name in scaled else node.name
+            sensitivities[name] = (sensitivity / mean).reshape(-1, *[1] * axes_after)
     return Equalization(factors=scaled, sensitivities=sensitivities, gain_db=gain_db)
 
 
@@ -114,9 +118,13 @@ def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOut
     Before: `x -> conv2d(w1, b1) -> relu -> conv2d(w2, b2)`
     After:  `x -> conv2d(w1 * s, b1 * s) -> relu -> conv2d(w2 / s, b2)`, s > 0 for each channel between
 
+    Before: `x -> conv2d(w1, b1) -> hardswish -> conv2d(w2, b2)`
+    After:  `x -> conv2d(w1 * s, b1 * s) -> mul(1 / s) -> hardswish -> mul(t) -> conv2d(w2 / t, b2)`
+
     Computed in float64 and rounded once.
     """
     editor = ProgramEditor(exported)
+    beside = [(node, operand(node).name) for node in editor.calls(*IN_FLOAT)]
     for node in editor.calls(*WEIGHTED):
         rows, columns = factors.get(node.name), factors.get(operand(node).name)
         if rows is None and columns is None:
@@ -135,7 +143,32 @@ def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOut
                 node.update_arg(2, editor.add_constant(f"{node.name}_bias", equalized))
         node.update_arg(1, editor.add_constant(f"{node.name}_weight", scaled.to(weight.dtype)))
         editor.rewrites += 1
+    axes = {node.name: axis for node, axis in channels_of(exported).axis.items()} if beside else {}
+    for node, source in beside:
+        if source in factors:
+            node.update_arg(
+                0, _product(editor, node, operand(node), 1 / factors[source].double(), axes[source])
+            )
+            editor.rewrites += 1
+        if node.name in factors:
+            product = _product(editor, node.next, node, factors[node.name].double(), axes[node.name])
+            node.replace_all_uses_with(product, delete_user_cb=product.__ne__)
+            product.name = scaled_name(node)
+            editor.rewrites += 1
     return outcome(editor)
+
+
+def scaled_name(node: Node) -> str:
+    """Return what the product is called that multiplies the output of an operator in float."""
+    return f"{node.name}_scaled"
+
+
+def _product(editor: ProgramEditor, before: Node, value: Node, factor: torch.Tensor, axis: int) -> Node:
+    """Insert the product of a value with a factor for each channel, (C,)."""
+    shape = [1] * value.meta["val"].dim()
+    shape[axis] = len(factor)
+    constant = editor.add_constant(f"{value.name}_factor", factor.float().reshape(shape))
+    return editor.insert(before, aten.mul.Tensor, value, constant, like=value)
 
 
 def _columns(node: Node, weight: torch.Tensor, of_input: torch.Tensor) -> torch.Tensor:
@@ -257,7 +290,23 @@ def _least_noise(
         found = float(noise.total(factor))
         if found > 0 and 10 * math.log10(least / found) >= _LEAST_GAIN_DB:
             best, least = factor, found
+    best = _without_needless_products(noise, channels, best)
+    least = float(noise.total(best))
     return best, 10 * math.log10(before / least) if least > 0 else 0.0
+
+
+def _without_needless_products(noise: _Noise, channels: Channels, factor: torch.Tensor) -> torch.Tensor:
+    """Return factors of 1 beside operators in float where the others are worth too little for a product."""
+    least = float(noise.total(factor))
+    for node in channels.ids:
+        if node.target not in IN_FLOAT:
+            continue
+        for value in (operand(node), node):
+            without = factor.clone()
+            without[channels.ids[value]] = 1.0
+            if float(noise.total(without)) <= least * _WORTH_A_PRODUCT:
+                factor = without
+    return factor
 
 
 def _limits(

@@ -186,3 +186,53 @@ def _sleep() -> None:
     sys.stderr.write("asleep\n")
     sys.stderr.flush()
     time.sleep(60)
+
+
+class Uneven(nn.Module):
+    """Built to break naive quantization: depthwise channels of 100 to 1, hard-swish, squeeze-and-excite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.Hardswish())
+        self.expand = nn.Sequential(nn.Conv2d(16, 48, 1, bias=False), nn.BatchNorm2d(48), nn.Hardswish())
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(48, 48, 3, 1, 1, groups=48, bias=False), nn.BatchNorm2d(48), nn.Hardswish()
+        )
+        self.squeeze, self.excite = nn.Conv2d(48, 12, 1), nn.Conv2d(12, 48, 1)
+        self.project = nn.Sequential(nn.Conv2d(48, 24, 1, bias=False), nn.BatchNorm2d(24))
+        self.head = nn.Linear(24, 10)
+        spread = torch.logspace(-1, 1, 48)[torch.randperm(48)]
+        with torch.no_grad():
+            norm = self.depthwise[1]
+            norm.weight.copy_(spread)
+            norm.bias.copy_(spread * torch.randn(48) / 2)
+            self.project[0].weight.div_(spread.reshape(1, -1, 1, 1))
+            self.train()  # the norms' statistics are those of data
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = None
+            self(torch.cat([inputs[0] for inputs in textures()]))
+            self.eval()
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        features = self.depthwise(self.expand(self.stem(picture)))
+        gate = self.excite(functional.relu(self.squeeze(features.mean([2, 3], keepdim=True))))
+        return self.head(self.project(features * functional.hardsigmoid(gate)).mean([2, 3]))
+
+
+def textures(seed: int = 0):
+    """Pictures of smooth patches with some noise."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(48):
+        patches = torch.randn(1, 3, 6, 6, generator=generator)
+        smooth = functional.interpolate(patches, size=(32, 32), mode="bilinear")
+        yield (smooth + 0.1 * torch.randn(1, 3, 32, 32, generator=generator),)
+
+
+def other_textures():
+    yield from textures(seed=1)
+
+
+def uneven() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    return Uneven(), (torch.zeros(1, 3, 32, 32),)
