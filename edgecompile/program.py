@@ -96,12 +96,15 @@ class CapturedProgram:
     Attributes:
         sensitivities: By the name of a value's node, how much noise on each of its channels matters at the
             outputs, in a shape that broadcasts to the value; empty where that is not measured.
+        reaches: By the same names, how far one more sample may be from those that were measured: (2, C), the
+            least and the greatest value of each channel.
     """
 
     name: str
     exported: ExportedProgram
     steps: tuple[StepRecord, ...]
     sensitivities: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    reaches: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

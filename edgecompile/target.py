@@ -57,6 +57,7 @@ class QuantizationSettings:
         power_of_two_scales: Whether all scales are rounded up to powers of two.
         calibration_samples: The most samples that are used, evenly spaced over the data.
         equalization: Whether channels are scaled before calibration, so that one scale a tensor fits all.
+        bias_absorption: Whether what is constant in a channel moves into the biases of the layers after it.
         weight_rounding: To the nearest integer, or so that the errors of a row cancel on the samples.
         bias_correction: Whether biases take up the mean error of their layer.
         correction_samples: The most samples that weights and biases are corrected on, evenly spaced.
@@ -75,6 +76,7 @@ class QuantizationSettings:
     calibration_samples: Annotated[int, Field(ge=1)]
     weight_group_size: Literal[16, 32, 64, 128, 256] = 32
     equalization: bool
+    bias_absorption: bool
     weight_rounding: Literal["nearest", "compensated"]
     bias_correction: bool
     correction_samples: Annotated[int, Field(ge=1)]

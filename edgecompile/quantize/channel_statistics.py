@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.fx import Node
@@ -17,6 +17,9 @@ from edgecompile.quantize.node_values import all_values
 
 # Of so many samples the gradients are taken: they are means, and need fewer samples than extremes.
 _GRADIENT_SAMPLES = 16
+import os
+
+_FURTHER = float(os.environ.get("FURTHER", "0.25"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,6 +38,30 @@ class ChannelStatistics:
     greatest: torch.Tensor
     power: torch.Tensor
     sensitivity: torch.Tensor
+
+    def scaled(self, factor: torch.Tensor) -> ChannelStatistics:
+        """Return those of channels that are multiplied by positive factors, (C,)."""
+        return ChannelStatistics(
+            least=self.least * factor,
+            greatest=self.greatest * factor,
+            power=self.power * factor.square(),
+            sensitivity=self.sensitivity / factor.square(),
+        )
+
+    def shifted(self, offset: torch.Tensor) -> ChannelStatistics:
+        """Return those of channels that something is added to, (C,); the power is not known then."""
+        return replace(self, least=self.least + offset, greatest=self.greatest + offset)
+
+    @property
+    def reach(self) -> torch.Tensor:
+        """How far one more sample may be from these, (2, C).
+
+        The extremes, and as far again as they are from the median of the samples' extremes.
+        Half of all samples are beyond that median, few beyond twice its distance to the extreme.
+        """
+        least, greatest = self.least.amin(0), self.greatest.amax(0)
+        below, above = least - self.least.median(0).values, greatest - self.greatest.median(0).values
+        return torch.stack([least + _FURTHER * below, greatest + _FURTHER * above])
 
 
 def measure_channels(

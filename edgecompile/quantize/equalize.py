@@ -11,20 +11,18 @@ how much each channel matters.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from operator import is_not
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.dataset import Sample
 from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import CapturedProgram, step_record
-from edgecompile.progress import Progress
-from edgecompile.quantize.channel_statistics import ChannelStatistics, measure_channels
+from edgecompile.quantize.channel_statistics import ChannelStatistics
 from edgecompile.quantize.channels import IN_FLOAT, Channels, channels_of
 from edgecompile.quantize.layers import CLAMPS, WEIGHTED, constants_of
 
@@ -52,64 +50,6 @@ _ROWS = 256  # of a layer, drawn evenly, for the range of its columns
 
 ChannelFactors = dict[str, torch.Tensor]
 """By the name of a value's node, what each of its channels is multiplied by, (C,); 1 is left out."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Equalization:
-    """What the channels of a program are to be multiplied by.
-
-    Attributes:
-        factors: Those that are not 1.
-        sensitivities: By the name of a value's node, how much noise on each channel matters once they are
-            multiplied, on average 1, in a shape that broadcasts to the value.
-        gain_db: By how much the predicted noise at the outputs falls; 0 where nothing is scaled.
-    """
-
-    factors: ChannelFactors
-    sensitivities: dict[str, torch.Tensor]
-    gain_db: float
-
-
-def find_equalization(
-    program: CapturedProgram, samples: Sequence[Sample], progress: Progress
-) -> Equalization:
-    """Measure the channels, and choose the factors.
-
-    Args:
-        program: The program after the passes.
-        samples: Calibration data.
-        progress: Is told of each sample.
-    """
-    progress.start("equalize", len(samples))
-    channels = channels_of(program.exported)
-    statistics = measure_channels(program, channels, samples, progress)
-    noise = _Noise(program.exported, channels, statistics)
-    factor, gain_db = _least_noise(noise, channels, statistics)
-    progress.finish(f"{len(samples)} samples, {gain_db:.1f} dB less noise predicted")
-    factors = {node.name: factor[ids] for node, ids in channels.ids.items()}
-    scaled = {name: values for name, values in factors.items() if not bool((values == 1).all())}
-    sensitivities = {}
-    for node, item in statistics.items():
-        sensitivity = item.sensitivity / factor[channels.ids[node]].square()
-        mean = float(sensitivity.mean())
-        if mean > 0:
-            axes_after = node.meta["val"].dim() - 1 - channels.axis[node]
-            name = scaled_name(node) if node.target in IN_FLOAT and node.name in scaled else node.name
-            sensitivities[name] = (sensitivity / mean).reshape(-1, *[1] * axes_after)
-    return Equalization(factors=scaled, sensitivities=sensitivities, gain_db=gain_db)
-
-
-def equalized(program: CapturedProgram, found: Equalization) -> CapturedProgram:
-    """Return the program with its channels multiplied."""
-    started = time.perf_counter()
-    result = apply_factors(program.exported, found.factors)
-    step = step_record("equalize", started, program.exported, result.program, rewrites=result.rewrites)
-    return CapturedProgram(
-        name=program.name,
-        exported=result.program,
-        steps=(*program.steps, step),
-        sensitivities=found.sensitivities,
-    )
 
 
 def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOutcome:
@@ -152,15 +92,15 @@ def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOut
             editor.rewrites += 1
         if node.name in factors:
             product = _product(editor, node.next, node, factors[node.name].double(), axes[node.name])
-            node.replace_all_uses_with(product, delete_user_cb=product.__ne__)
-            product.name = scaled_name(node)
+            node.replace_all_uses_with(product, delete_user_cb=partial(is_not, product))
+            product.name = name_after(node, factors)
             editor.rewrites += 1
     return outcome(editor)
 
 
-def scaled_name(node: Node) -> str:
-    """Return what the product is called that multiplies the output of an operator in float."""
-    return f"{node.name}_scaled"
+def name_after(node: Node, factors: ChannelFactors) -> str:
+    """Return what a value is called once it is multiplied: after an operator in float that is a product."""
+    return f"{node.name}_scaled" if node.target in IN_FLOAT and node.name in factors else node.name
 
 
 def _product(editor: ProgramEditor, before: Node, value: Node, factor: torch.Tensor, axis: int) -> Node:
@@ -205,11 +145,11 @@ class _RoundedWeight:
     sensitivity: torch.Tensor
 
 
-class _Noise:
+class RoundingNoise:
     """Predicts the noise at the outputs, relative to their power, for factors of the channels."""
 
     def __init__(
-        self, exported: ExportedProgram, channels: Channels, statistics: dict[Node, ChannelStatistics]
+        self, exported: ExportedProgram, channels: Channels, statistics: Mapping[Node, ChannelStatistics]
     ) -> None:
         constants = constants_of(exported)
         self._values = [
@@ -220,7 +160,7 @@ class _Noise:
                 sensitivity=item.sensitivity,
             )
             for node, item in statistics.items()
-            if _is_rounded(node)
+            if is_rounded(node)
         ]
         self._weights = [
             _rounded_weight(node, constants[operand(node, 1).name], channels, statistics)
@@ -247,7 +187,7 @@ class _Noise:
         return noise
 
 
-def _is_rounded(node: Node) -> bool:
+def is_rounded(node: Node) -> bool:
     """Tell whether a value is quantized: not what only moves another, nor what is clamped before."""
     if node.op != "placeholder" and node.target not in _COMPUTING:
         return False
@@ -256,7 +196,7 @@ def _is_rounded(node: Node) -> bool:
 
 
 def _rounded_weight(
-    node: Node, weight: torch.Tensor, channels: Channels, statistics: dict[Node, ChannelStatistics]
+    node: Node, weight: torch.Tensor, channels: Channels, statistics: Mapping[Node, ChannelStatistics]
 ) -> _RoundedWeight:
     source = operand(node)
     kept = slice(None, None, max(1, len(weight) // _ROWS))
@@ -270,10 +210,10 @@ def _rounded_weight(
     )
 
 
-def _least_noise(
-    noise: _Noise, channels: Channels, statistics: dict[Node, ChannelStatistics]
-) -> tuple[torch.Tensor, float]:
-    """Return the factors of all ids, and the gain in dB; all 1 and 0 where they gain too little.
+def find_factors(
+    noise: RoundingNoise, channels: Channels, statistics: Mapping[Node, ChannelStatistics]
+) -> torch.Tensor:
+    """Return the factors of all ids; all 1 where they gain too little.
 
     The channels of clamps are scaled only where that is worth as much again as the least gain: their clip
     makes the program the same up to a value only.
@@ -290,12 +230,12 @@ def _least_noise(
         found = float(noise.total(factor))
         if found > 0 and 10 * math.log10(least / found) >= _LEAST_GAIN_DB:
             best, least = factor, found
-    best = _without_needless_products(noise, channels, best)
-    least = float(noise.total(best))
-    return best, 10 * math.log10(before / least) if least > 0 else 0.0
+    return _without_needless_products(noise, channels, best)
 
 
-def _without_needless_products(noise: _Noise, channels: Channels, factor: torch.Tensor) -> torch.Tensor:
+def _without_needless_products(
+    noise: RoundingNoise, channels: Channels, factor: torch.Tensor
+) -> torch.Tensor:
     """Return factors of 1 beside operators in float where the others are worth too little for a product."""
     least = float(noise.total(factor))
     for node in channels.ids:
@@ -310,7 +250,7 @@ def _without_needless_products(noise: _Noise, channels: Channels, factor: torch.
 
 
 def _limits(
-    channels: Channels, statistics: dict[Node, ChannelStatistics]
+    channels: Channels, statistics: Mapping[Node, ChannelStatistics]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the least and the greatest logarithm of each id's factor."""
     greatest = torch.full((channels.count,), math.log(_LARGEST_FACTOR))
@@ -325,7 +265,9 @@ def _limits(
     return least, greatest
 
 
-def _descend(noise: _Noise, fixed: torch.Tensor, limits: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+def _descend(
+    noise: RoundingNoise, fixed: torch.Tensor, limits: tuple[torch.Tensor, torch.Tensor]
+) -> torch.Tensor:
     """Return the factors with the least noise that Adam finds; 1 for those that are fixed."""
     free = (~fixed).to(torch.float32)
     logarithm = torch.zeros(len(fixed), requires_grad=True)

@@ -20,6 +20,7 @@ from edgecompile.quantize.ranges import (
     entropy_range,
     least_squares_range,
     percentile_range,
+    with_values,
 )
 from edgecompile.quantize.scales import Scales
 from edgecompile.quantize.weight_observers import WeightChannelRanges, WeightRange
@@ -47,7 +48,10 @@ class ActivationRange(ActivationHistogram):
 
     Attributes:
         choose: Gives the range for a histogram.
+        beyond: Values that one more sample may have, (N,), and what each counts; None for none.
     """
+
+    beyond: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def __init__(self, *, choose: Callable[[Histogram], Range], **keywords: Any) -> None:
         super().__init__(**keywords)
@@ -55,6 +59,8 @@ class ActivationRange(ActivationHistogram):
 
     def _non_linear_param_search(self) -> tuple[torch.Tensor, torch.Tensor]:
         seen = Histogram(counts=self.histogram, low=self.min_val.item(), high=self.max_val.item())
+        if self.beyond is not None and seen.width > 0:
+            seen = with_values(seen, *self.beyond)
         low, high = self.choose(seen)
         return torch.tensor(low), torch.tensor(high)
 

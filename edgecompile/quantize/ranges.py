@@ -50,6 +50,22 @@ class Histogram:
         return min(self.low, 0.0), max(self.high, 0.0)
 
 
+def with_values(histogram: Histogram, values: torch.Tensor, counts: torch.Tensor) -> Histogram:
+    """Return a histogram with more values in it; its bins stay, and more of them are added where needed.
+
+    Args:
+        histogram: Of some width.
+        values: More values, (N,); those far beyond it are taken for less far, at three times its extent.
+        counts: What each counts, (N,).
+    """
+    width, bins = histogram.width, len(histogram.counts)
+    places = ((values.double() - histogram.low) / width).floor().long().clamp(-bins, 2 * bins - 1)
+    before, after = max(0, -int(places.min())), max(0, int(places.max()) + 1 - bins)
+    grown = torch.nn.functional.pad(histogram.counts.double(), (before, after))
+    grown.index_add_(0, places + before, counts.double())
+    return Histogram(counts=grown, low=histogram.low - before * width, high=histogram.high + after * width)
+
+
 def percentile_range(histogram: Histogram, percentile: float) -> Range:
     """Leave out the same share of the values at each end.
 

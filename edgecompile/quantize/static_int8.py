@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import attrgetter
@@ -25,8 +25,8 @@ from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, ste
 from edgecompile.progress import Progress
 from edgecompile.quantize.annotate import EdgeQuantizer
 from edgecompile.quantize.finiteness import all_finite, not_finite_error
-from edgecompile.quantize.histogram import ActivationHistogram
 from edgecompile.quantize.layers import computing_nodes, constant_bytes, described, quantized_layers
+from edgecompile.quantize.observers import ActivationRange
 from edgecompile.target import QuantizationSettings
 
 
@@ -77,6 +77,8 @@ def prepare(program: CapturedProgram, settings: QuantizationSettings, kept: Coll
         in_order = zip(nodes, computing_nodes(program.exported.graph), strict=True)
         quantizer = EdgeQuantizer(settings, [node.name for node, own in in_order if own.name in kept])
         prepared = prepare_pt2e(model, quantizer)
+    if settings.activation_observer == "mse":
+        _tell_of_channels(list(_activation_calls(prepared)), program)
     return Prepared(program=program, model=prepared, names=names, declined=quantizer.declined)
 
 
@@ -96,8 +98,6 @@ def calibrate(
     """
     samples = spread(list(enumerate(data.samples)), settings.calibration_samples)
     activations = list(_activation_calls(prepared.model))
-    if settings.activation_observer == "mse":
-        _weigh(activations, prepared.program.sensitivities)
     observers = [observer for _, observer in activations]
     progress.start("calibrate", len(samples))
     with _quiet():
@@ -114,18 +114,23 @@ def calibrate(
     }
 
 
-def _weigh(
-    activations: Sequence[tuple[Node, torch.nn.Module]], sensitivities: Mapping[str, torch.Tensor]
-) -> None:
-    """Let each value of an activation count as much as its channel matters."""
+def _tell_of_channels(activations: Sequence[tuple[Node, torch.nn.Module]], program: CapturedProgram) -> None:
+    """Let each value of an activation count as much as its channel matters, and let unseen values count."""
     sources: dict[int, set[str]] = {}
     for node, observer in activations:
         sources.setdefault(id(observer), set()).add(node.all_input_nodes[0].name)
     for _, observer in activations:
         names = sources[id(observer)]
+        assert isinstance(observer, ActivationRange)
+        reaches = [program.reaches[name].flatten() for name in sorted(names) if name in program.reaches]
+        if reaches:
+            values = torch.cat(reaches)
+            observer.beyond = values, torch.ones_like(values)
         if len(names) == 1:  # What several values share has no channels of its own.
-            assert isinstance(observer, ActivationHistogram)
-            observer.weights = sensitivities.get(next(iter(names)))
+            name = next(iter(names))
+            observer.weights = program.sensitivities.get(name)
+            if observer.weights is not None and reaches:
+                observer.beyond = values, observer.weights.flatten().repeat(2)
 
 
 def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:

@@ -1,4 +1,4 @@
-"""The float program that a target quantizes, or keeps: after the passes, and equalized for static INT8."""
+"""The float program that a target quantizes, or keeps: after the passes, its channels fit for static INT8."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ if TYPE_CHECKING:
     import torch
 
     from edgecompile.program import Precision
-    from edgecompile.quantize.equalize import Equalization
+    from edgecompile.quantize.fit_channels import ChannelFit
     from edgecompile.target import Target
 
 
-class KeptEqualization:
-    """Keeps the factors of channels."""
+_KINDS = ("factors", "offsets", "sensitivities", "reaches")
 
-    name = "equalize"
 
-    def write(self, value: Equalization, file: HashedFile) -> dict[str, Any]:
-        """Write the factors; the gain stands beside them."""
+class KeptChannelFit:
+    """Keeps what is done to the channels."""
+
+    name = "fit-channels"
+
+    def write(self, value: ChannelFit, file: HashedFile) -> dict[str, Any]:
+        """Write the factors, offsets and sensitivities."""
         from edgecompile.tensor_file import write_tensors
 
-        both = {"factor": value.factors, "sensitivity": value.sensitivities}
-        named = {f"{kind}/{name}": tensor for kind, own in both.items() for name, tensor in own.items()}
-        write_tensors(file, named)
+        kinds = {kind: getattr(value, kind) for kind in _KINDS}
+        write_tensors(file, {f"{kind}/{name}": own[name] for kind, own in kinds.items() for name in own})
         return {"gain_db": value.gain_db}
 
-    def read(self, path: Path, summary: dict[str, Any]) -> Equalization:
-        """Return the factors."""
-        from edgecompile.quantize.equalize import Equalization
+    def read(self, path: Path, summary: dict[str, Any]) -> ChannelFit:
+        """Return them."""
+        from edgecompile.quantize.fit_channels import ChannelFit
         from edgecompile.tensor_file import read_tensors
 
-        both: dict[str, dict[str, torch.Tensor]] = {"factor": {}, "sensitivity": {}}
+        kinds: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in _KINDS}
         for key, tensor in read_tensors(path)[0].items():
             kind, _, name = key.partition("/")
-            both[kind][name] = tensor
-        return Equalization(
-            factors=both["factor"], sensitivities=both["sensitivity"], gain_db=summary["gain_db"]
-        )
+            kinds[kind][name] = tensor
+        return ChannelFit(**kinds, gain_db=summary["gain_db"])
 
-    def can_keep(self, value: Equalization) -> bool:
-        """Factors can always be kept."""
+    def can_keep(self, value: ChannelFit) -> bool:
+        """They can always be kept."""
         return True
 
 
@@ -60,7 +60,7 @@ def float_program(
     target: Target,
     precision: Precision,
 ) -> Result[CapturedProgram]:
-    """Return the captured program after the target's passes; for static INT8 its channels are equalized."""
+    """Return the captured program after the target's passes; in static INT8 its channels fit a range."""
     passes = [entry.name for entry in target.passes]
 
     def make() -> CapturedProgram:
@@ -73,29 +73,31 @@ def float_program(
 
     key = digest("passes", captured.digest, tools(), json.dumps(passes))
     program = cache.unwritten("passes", key, make, size_bytes=captured.size_bytes)
-    if precision != "int8" or calibration is None or not target.quantization.equalization:
+    settings = target.quantization
+    if precision != "int8" or calibration is None or not (settings.equalization or settings.bias_absorption):
         return program
-    return _equalized(cache, program, calibration, target)
+    return _fitted(cache, program, calibration, target)
 
 
-def _equalized(
+def _fitted(
     cache: StageCache, program: Result[CapturedProgram], calibration: Result[Dataset], target: Target
 ) -> Result[CapturedProgram]:
-    count = target.quantization.calibration_samples
-    key = digest("equalize", program.key, calibration.digest, str(count))
+    settings = target.quantization
+    said = (settings.equalization, settings.bias_absorption, settings.calibration_samples)
+    key = digest("fit-channels", program.key, calibration.digest, *map(str, said))
 
-    def find() -> Equalization:
-        from edgecompile.quantize.equalize import find_equalization
+    def find() -> ChannelFit:
+        from edgecompile.quantize.fit_channels import find_fit
 
-        samples = spread(calibration.value().samples, count)
-        return find_equalization(program.value(), samples, cache.progress)
+        samples = spread(calibration.value().samples, settings.calibration_samples)
+        return find_fit(program.value(), samples, settings, cache.progress)
 
     def make() -> CapturedProgram:
-        from edgecompile.quantize.equalize import equalized
+        from edgecompile.quantize.fit_channels import fitted
 
-        found = cache.value(KeptEqualization(), key, find, "equalize")
-        result = equalized(program.value(), found)
+        found = cache.value(KeptChannelFit(), key, find, "fit channels")
+        result = fitted(program.value(), found)
         program.drop()
         return result
 
-    return cache.unwritten("equalized", key, make, size_bytes=program.size_bytes)
+    return cache.unwritten("fitted", key, make, size_bytes=program.size_bytes)

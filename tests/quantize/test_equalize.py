@@ -1,5 +1,7 @@
 """Equalization: the same program in float, less noise in INT8."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,11 +15,17 @@ from edgecompile.graph_pass import run_passes
 from edgecompile.program import SourceModel
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize.channels import channels_of
-from edgecompile.quantize.equalize import apply_factors, equalized, find_equalization
+from edgecompile.quantize.equalize import apply_factors
+from edgecompile.quantize.fit_channels import find_fit, fitted
 from edgecompile.quantize.node_values import all_values
 from edgecompile.target import load_target
 
-PASSES = [entry.name for entry in load_target("android-arm64").passes]
+TARGET = load_target("android-arm64")
+PASSES = [entry.name for entry in TARGET.passes]
+
+
+def fit(program, data, *, absorb=False):
+    return find_fit(program, data, replace(TARGET.quantization, bias_absorption=absorb), QuietProgress())
 
 
 def captured(module, *shape):
@@ -98,9 +106,9 @@ class Randoms(nn.Module):
 @pytest.mark.parametrize("activation", [F.relu, F.relu6])
 def test_uneven_channels_become_even_and_nothing_changes_in_float(activation):
     program, data = captured(Uneven(activation), 1, 3, 8, 8), samples(1, 3, 8, 8)
-    found = find_equalization(program, data, QuietProgress())
+    found = fit(program, data)
     assert found.gain_db > 6
-    result = equalized(program, found)
+    result = fitted(program, found)
     for sample in data:
         expected = values(program, sample.inputs)
         torch.testing.assert_close(values(result, sample.inputs), expected, rtol=1e-4, atol=1e-5)
@@ -112,7 +120,7 @@ def test_uneven_channels_become_even_and_nothing_changes_in_float(activation):
 @given(seed=st.integers(0, 2**31))
 def test_any_network_is_the_same_in_float(seed):
     program, data = captured(Randoms(seed), 1, 4, 6, 6), samples(1, 4, 6, 6, seed=seed)
-    result = equalized(program, find_equalization(program, data, QuietProgress()))
+    result = fitted(program, fit(program, data))
     for sample in data:
         expected = values(program, sample.inputs)
         difference = (values(result, sample.inputs) - expected).norm()
@@ -166,7 +174,7 @@ def test_a_channel_that_reaches_the_clip_is_not_scaled():
     net = Uneven(F.relu6)
     net.first.weight.data *= 3
     program, data = captured(net, 1, 3, 8, 8), samples(1, 3, 8, 8)
-    found = find_equalization(program, data, QuietProgress())
+    found = fit(program, data)
     clamp = next(iter(channels_of(program.exported).clipped))
     seen = torch.cat([all_values(program.exported, sample.inputs)[clamp] for sample in data])
     reaches = seen.amax((0, 2, 3)) == 6
@@ -180,6 +188,6 @@ def test_even_channels_are_left_alone():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
     program = captured(net, 1, 3, 8, 8)
-    found = find_equalization(program, samples(1, 3, 8, 8), QuietProgress())
+    found = fit(program, samples(1, 3, 8, 8))
     assert (found.factors, found.gain_db) == ({}, 0.0)
     assert set(found.sensitivities) >= {"relu", "conv2d_1"}

@@ -1,0 +1,126 @@
+"""What is done to the channels of a float program before it is quantized: found together, then applied."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch.fx import Node
+
+from edgecompile.dataset import Sample
+from edgecompile.program import CapturedProgram, step_record
+from edgecompile.progress import Progress
+from edgecompile.quantize.absorb import Offsets, apply_offsets, find_offsets, missing_of
+from edgecompile.quantize.channel_statistics import measure_channels
+from edgecompile.quantize.channels import Channels, channels_of
+from edgecompile.quantize.equalize import (
+    ChannelFactors,
+    RoundingNoise,
+    apply_factors,
+    find_factors,
+    is_rounded,
+    name_after,
+)
+from edgecompile.target import QuantizationSettings
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChannelFit:
+    """What the channels of a program are multiplied by, and what is then taken out of them.
+
+    Attributes:
+        factors: Those that are not 1.
+        offsets: Those that are not 0.
+        sensitivities: By the name of a value's node, how much noise on each channel matters once they are
+            multiplied, on average 1, in a shape that broadcasts to the value.
+        reaches: By the same names, how far one more sample may be from those that were measured, (2, C).
+        gain_db: By how much the factors lower the noise that is predicted at the outputs.
+    """
+
+    factors: ChannelFactors
+    offsets: Offsets
+    sensitivities: dict[str, torch.Tensor]
+    reaches: dict[str, torch.Tensor]
+    gain_db: float
+
+
+def find_fit(
+    program: CapturedProgram,
+    samples: Sequence[Sample],
+    settings: QuantizationSettings,
+    progress: Progress,
+) -> ChannelFit:
+    """Measure the channels, and choose factors and offsets.
+
+    Args:
+        program: The program after the passes.
+        samples: Calibration data.
+        settings: Say which of the two are wanted.
+        progress: Is told of each sample.
+    """
+    progress.start("fit channels", len(samples))
+    channels = channels_of(program.exported)
+    statistics = measure_channels(program, channels, samples, progress)
+    noise = RoundingNoise(program.exported, channels, statistics)
+    factor = torch.ones(channels.count)
+    if settings.equalization:
+        factor = find_factors(noise, channels, statistics)
+    before, left = float(noise.total(torch.ones_like(factor))), float(noise.total(factor))
+    gain_db = 10 * math.log10(before / left) if left > 0 else 0.0
+    by_name = {node.name: factor[ids] for node, ids in channels.ids.items()}
+    factors = {name: values for name, values in by_name.items() if not bool((values == 1).all())}
+
+    multiplied = apply_factors(program.exported, factors).program
+    new_name = {node: name_after(node, factors) for node in statistics}
+    known = {new_name[node]: item.scaled(by_name[node.name]) for node, item in statistics.items()}
+    new_channels, offsets = channels_of(multiplied), Offsets()
+    if settings.bias_absorption:
+        rounded = {new_name[node] for node in statistics if is_rounded(node)}
+        values = {node: known[node.name] for node in multiplied.graph.nodes if node.name in rounded}
+        offsets = find_offsets(multiplied, new_channels, values, left)
+    for name, missing in missing_of(multiplied, new_channels, offsets).items():
+        if name in known:
+            known[name] = known[name].shifted(-missing.float())
+    moved = f"{len(offsets)} biases moved" if offsets else "no bias moved"
+    progress.finish(f"{len(samples)} samples, {gain_db:.1f} dB less noise predicted, {moved}")
+    sensitivities = {
+        new_name[node]: along_axis(known[new_name[node]].sensitivity, node, channels) for node in statistics
+    }
+    return ChannelFit(
+        factors=factors,
+        offsets=offsets,
+        sensitivities={name: own / own.mean() for name, own in sensitivities.items() if bool(own.any())},
+        reaches={name: item.reach for name, item in known.items()},
+        gain_db=gain_db,
+    )
+
+
+def along_axis(per_channel: torch.Tensor, node: Node, channels: Channels) -> torch.Tensor:
+    """Return something of each channel, (C,), in a shape that broadcasts to the value."""
+    after = node.meta["val"].dim() - 1 - channels.axis[node]
+    return per_channel.reshape(-1, *[1] * after)
+
+
+def fitted(program: CapturedProgram, fit: ChannelFit) -> CapturedProgram:
+    """Return the program with its channels multiplied, and with less in their biases."""
+    started = time.perf_counter()
+    multiplied = apply_factors(program.exported, fit.factors)
+    steps = [
+        step_record("equalize", started, program.exported, multiplied.program, rewrites=multiplied.rewrites)
+    ]
+    exported = multiplied.program
+    if fit.offsets:
+        started = time.perf_counter()
+        moved = apply_offsets(exported, channels_of(exported), fit.offsets)
+        steps.append(step_record("absorb", started, exported, moved.program, rewrites=moved.rewrites))
+        exported = moved.program
+    return replace(
+        program,
+        exported=exported,
+        steps=(*program.steps, *steps),
+        sensitivities=fit.sensitivities,
+        reaches=fit.reaches,
+    )
