@@ -98,7 +98,7 @@ def measure(name: str, method: str, float_measure: float, arguments: argparse.Na
 
 
 def _measure_name(name: str) -> str:
-    return str(functions(name)[1]("MEASURE"))
+    return str(importlib.import_module(f"pretrained_models.{MODELS[name][0]}").MEASURE)
 
 
 def main() -> None:
