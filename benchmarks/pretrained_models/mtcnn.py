@@ -1,8 +1,8 @@
-"""MTCNN's three networks: is there a face in a patch of 12, 24 or 48 pixels, and where? 7 k to 389 k parameters.
+"""MTCNN's three networks: is there a face in a patch, and where? 7 k to 389 k parameters, with PReLU.
 
-Source: Zhang et al. 2016, "Joint Face Detection and Alignment using Multitask Cascaded Convolutional Networks";
-weights of facenet-pytorch 2.6.0. The measure is the share of scikit-image's 200 grey patches (100 faces) that are
-told right at MTCNN's own thresholds; every fifth calibrates, the others are evaluated.
+Source: Zhang et al. 2016, "Joint Face Detection and Alignment using Multitask Cascaded Convolutional
+Networks"; weights of facenet-pytorch 2.6.0. The measure is the share of scikit-image's 200 grey patches (100
+faces) that are told right at MTCNN's own thresholds; every fifth calibrates, the others are evaluated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EVALUATION = [index for index in range(_PATCHES) if index % 5]
 
 
 class Network(nn.Module):
-    """Convolutions, each with PReLU and perhaps a pooling, then linear layers, then one layer for each output.
+    """Convolutions, each with PReLU and perhaps a pooling, a linear layer, and one layer for each output.
 
     A whole patch gives one answer; the first network's last layers are 1x1 convolutions in MTCNN.
     """
@@ -99,6 +99,8 @@ def right(name: str, run: Callable[..., tuple[torch.Tensor, ...]]) -> float:
 
 
 pnet_model, rnet_model, onet_model = (partial(network, name) for name in _LAYERS)
-pnet_calibration, rnet_calibration, onet_calibration = (partial(patches, _CALIBRATION, name) for name in _LAYERS)
+pnet_calibration, rnet_calibration, onet_calibration = (
+    partial(patches, _CALIBRATION, name) for name in _LAYERS
+)
 pnet_evaluation, rnet_evaluation, onet_evaluation = (partial(patches, _EVALUATION, name) for name in _LAYERS)
 pnet_measure, rnet_measure, onet_measure = (partial(right, name) for name in _LAYERS)

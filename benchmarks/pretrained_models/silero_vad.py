@@ -1,8 +1,8 @@
 """Silero VAD: is there speech in these 32 ms? Convolutions and an LSTM cell, 0.31 M parameters, 16 kHz.
 
-Weights: silero-vad 6.2.3. The network takes one window at a time and its own state, so the measure feeds the
-artifact's state back to it: an error of one window acts on the next. The measure is the share of windows that are
-told right, of spoken prompts with a second of faint noise before and after.
+Weights: silero-vad 6.2.3. The network takes one window at a time and its own state, so the measure feeds
+the artifact's state back to it: an error of one window acts on the next. The measure is the share of windows
+that are told right, of spoken prompts with a second of faint noise before and after.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class SileroVad(nn.Module):
     def forward(
         self, window: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, 576) sound and the state, twice (N, 128), to how likely speech is, (N, 1), and the next state."""
+        """(N, 576) sound and a state, twice (N, 128), to the likelihood of speech (N, 1) and a state."""
         x = self.stft_conv(functional.pad(window, (0, 64), mode="reflect")[:, None])
         x = (x[:, :129] ** 2 + x[:, 129:] ** 2).sqrt()
         for layer in (self.conv1, self.conv2, self.conv3, self.conv4):

@@ -86,7 +86,7 @@ def speech_clips() -> tuple[np.ndarray, ...]:
 
 @cache
 def mails(group: str) -> tuple[bytes, ...]:
-    """Return the mails of a group of SpamAssassin's corpus ("easy-ham-2", "spam-2"), in order of their names."""
+    """Return the mails of a group of SpamAssassin's corpus, as "spam-2", in order of their names."""
     with package_file(MAIL).open("rb") as file:
         found = sorted(_members(file.read(), ".txt", f"/{group}/"))
     return tuple(data for _, data in found)

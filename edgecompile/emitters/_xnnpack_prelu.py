@@ -1,8 +1,8 @@
 """PReLU in the form for which ExecuTorch's lowering has a place.
 
-The partitioner delegates every `prelu`, and the pass that then chooses memory layouts (of ExecuTorch 1.5.1)
-takes its input for a picture: with another number of axes than four, as after a linear layer or a `conv1d`, the
-lowering ends with "Attempting to convert non-NHWC compatible node to NHWC".
+The partitioner delegates every `prelu`, and the pass that then chooses memory layouts (of ExecuTorch
+1.5.1) takes its input for a picture: with another number of axes than four, as after a linear layer or a
+`conv1d`, the lowering ends with "Attempting to convert non-NHWC compatible node to NHWC".
 """
 
 from __future__ import annotations
