@@ -23,6 +23,7 @@ from edgecompile.emitters._fixed_signature import quick_partitioner
 from edgecompile.emitters._known_versions import is_known
 from edgecompile.emitters._light_import import import_executorch
 from edgecompile.emitters._xnnpack_passes import only_useful_passes
+from edgecompile.emitters._xnnpack_prelu import prelu_on_pictures
 from edgecompile.emitters._xnnpack_weights import configs_with_float_activations, for_float_activations
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
@@ -96,9 +97,10 @@ class Executorch:
 
 def _prepared(program: QuantizedProgram) -> tuple[ExportedProgram, tuple[Declined, ...], list[Any] | None]:
     """Return what is lowered, what of it is stored in float, and the partitioner's rules if not the stock."""
+    exported = prelu_on_pictures(program.exported)
     if program.precision != "int8-weights":
-        return program.exported, (), None
-    exported, in_float = for_float_activations(program.exported)
+        return exported, (), None
+    exported, in_float = for_float_activations(exported)
     return exported, in_float, configs_with_float_activations()
 
 

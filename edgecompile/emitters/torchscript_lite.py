@@ -191,8 +191,7 @@ class _Printer:
         arguments = [self._value(argument) for argument in node.args]
         arguments += [f"{key}={self._value(value)}" for key, value in node.kwargs.items()]
         name = node.target._schema.name  # type: ignore[union-attr]
-        # Sizes are plain integers in TorchScript.
-        self.assign(node.name, _SIZES.get(name, name), *arguments)
+        self.assign(node.name, _OTHER_NAMES.get(str(node.target), name), *arguments)
 
     def attribute(self, name: str, value: Any) -> str:
         """Store a constant of the module and return how the source names it."""
@@ -246,7 +245,14 @@ class _Printer:
         self._quantize(layer.output, str(layer.output.args[0]))
 
 
-_SIZES = {"aten::sym_size": "aten::size", "aten::sym_numel": "aten::numel"}
+_OTHER_NAMES = {
+    # Sizes are plain integers in TorchScript.
+    "aten.sym_size.int": "aten::size",
+    "aten.sym_size.default": "aten::size",
+    "aten.sym_numel.default": "aten::numel",
+    # Kernels may return other strides than the traced ones did: attention does for what was quantized.
+    "aten.view.default": "aten::reshape",
+}
 _PYTHON_FORMS: dict[Any, str] = {
     operator.getitem: "{}[{}]",
     operator.add: "{} + {}",

@@ -83,8 +83,8 @@ class _Search:
         for node in self._exported.graph.nodes:
             if node.op == "placeholder" and node.name in inputs:
                 self._begin_held(node)
-            if node.op != "call_function" or not isinstance(node.meta.get("val"), torch.Tensor):
-                continue
+            if node.op != "call_function" or isinstance(node.meta.get("val"), torch.SymInt):
+                continue  # a size has no scale
             rule = _RULES.get(node.target)
             if rule is None or not rule(self, node):
                 self._hold_all(node)
@@ -225,10 +225,14 @@ class _Search:
         self._begin_held(node)
 
     def _begin_held(self, node: Node) -> None:
-        """Give a value channels of its own that keep their scale, where it can have an axis of them."""
-        shape = node.meta["val"].shape
-        if len(shape) < 2 or node.meta["val"].dtype != torch.float32:
+        """Give a value channels of its own that keep their scale, where it can have an axis of them.
+
+        Several results in one (of a GRU, of a split) get none: each has its own once it is taken out.
+        """
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or value.dim() < 2 or value.dtype != torch.float32:
             return
+        shape = value.shape
         axis = 1 if len(shape) == 4 else len(shape) - 1
         if not isinstance(shape[axis], int):
             return

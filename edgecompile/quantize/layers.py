@@ -261,8 +261,14 @@ def computing_nodes(graph: Graph) -> list[Node]:
         node
         for node in graph.nodes
         if isinstance(node.target, torch._ops.OpOverload) and node.target not in quantization
-        if isinstance(node.meta.get("val"), torch.Tensor)
+        if _is_tensor(node.meta.get("val"))
     ]
+
+
+def _is_tensor(value: object) -> bool:
+    """Tell whether a value is a tensor, or several as those of a GRU or a split."""
+    several = value if isinstance(value, list | tuple) else [value]
+    return any(isinstance(item, torch.Tensor) for item in several)
 
 
 def described(node: Node) -> str:

@@ -15,6 +15,7 @@ from edgecompile.dataset import Dataset, Sample
 from edgecompile.emitters import executorch as emitter
 from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
+from edgecompile.engines.executorch import Executorch
 from edgecompile.graph_edit import no_host_kernels
 from edgecompile.graph_pass import run_passes
 from edgecompile.program import QuantizedProgram, SourceModel
@@ -135,6 +136,22 @@ def lowered_program(
     return quantize(program, Dataset(samples=samples, spec="noise"), TARGET.quantization, QuietProgress())
 
 
+class Prelus(nn.Module):
+    """PReLU after a linear layer, after a one-dimensional convolution, and after a two-dimensional one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv1d(4, 4, 3), nn.Linear(16, 4)])
+        self.slopes = nn.ModuleList([nn.PReLU(4), nn.PReLU(), nn.PReLU(4)])
+        for slope in self.slopes:
+            nn.init.uniform_(slope.weight, -1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for axis, layer, slope in zip((3, 2, 1), self.layers, self.slopes, strict=True):
+            x = slope(layer(x.flatten(axis)))
+        return x
+
+
 def stock_bytes(program: QuantizedProgram, *, alloc_graph_input: bool = True) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, ExecutorchBackendConfig, to_edge_transform_and_lower
@@ -183,6 +200,17 @@ def test_a_quantized_network_is_translated_without_tracing():
     whole = [torch.ops.aten.linear.default, torch.ops.aten.max_pool2d.default]
     assert edge_program(program.exported, EdgeCompileConfig(preserve_ops=whole)) is not None
     assert edge_program(program.exported, EdgeCompileConfig()) is None  # max_pool2d decomposes into two
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_prelu_is_delegated_whatever_the_number_of_axes(dynamic):
+    program = lowered_program(Prelus, (1, 3, 3, 8), "fp32", dynamic=dynamic)
+    emitted = emitter.Executorch.emit(program, TARGET.emit["pte"])
+    assert emitted.delegates == {"xnnpack": 1}
+    x = torch.randn(1, 3, 3, 8)
+    (found,) = Executorch.load(emitted.data, precise=False).run((x,))
+    with torch.no_grad():
+        torch.testing.assert_close(found, program.exported.module(check_guards=False)(x))
 
 
 @pytest.mark.slow

@@ -127,12 +127,15 @@ def test_head_of_a_classifier():
         (lambda net, x: torch.cat([net.conv(x), net.table], 1), "cat", "one of its inputs is a constant"),
         (lambda net, x: x.reshape(1, -1), "view", "its input is in float"),
         (lambda net, x: net.conv(x).sigmoid().flatten(1), "view", "its input is in float"),
+        (lambda net, x: net.conv(x).max(1)[0], "max", "no engine here has an integer kernel"),
+        (lambda net, x: net.gru(net.conv(x).flatten(1, 2))[0], "gru", "no engine here has an integer kernel"),
         (lambda net, x: net.conv(x) + (x.double() * x.double()).float(), "mul", "in float32"),
         (lambda net, x: net.conv(x) + (x * 100).long().relu().float(), "relu", "in float32"),
     ],
 )  # fmt: skip
 def test_what_stays_in_float_has_a_reason(function, operator, reason):
-    program = quantized(Net(function, conv=nn.Conv2d(3, 3, 1), table=torch.rand(1, 3, 8, 8)), *SHAPE)
+    gru, table = nn.GRU(8, 4, batch_first=True), torch.rand(1, 3, 8, 8)
+    program = quantized(Net(function, conv=nn.Conv2d(3, 3, 1), gru=gru, table=table), *SHAPE)
     rows = [row for row in program.unquantized if row.what.startswith(f"{operator} (")]
     assert len(rows) == 1
     assert reason in rows[0].reason

@@ -170,6 +170,39 @@ def test_inputs_outputs_and_what_is_not_understood_keep_their_scale():
     }
 
 
+class Gru(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.GRU(16, 8, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        return self.inner(x.flatten(2).permute(0, 2, 1))[0]
+
+
+class Halves(nn.Module):
+    def forward(self, x):
+        left, right = x.chunk(2, dim=1)
+        return left * torch.sigmoid(right)
+
+
+@pytest.mark.parametrize("reader", [Gru(), Halves()], ids=["gru", "chunk"])
+def test_what_an_operator_with_several_results_reads_keeps_its_scale(reader):
+    program = captured(nn.Sequential(Uneven(), nn.Conv2d(8, 16, 1), nn.ReLU(), reader), 1, 3, 8, 8)
+    channels = channels_of(program.exported)
+    (several,) = [
+        node
+        for node in program.exported.graph.nodes
+        if node.op == "call_function" and isinstance(node.meta["val"], tuple | list)
+    ]
+    assert channels.held[channels.ids[several.args[0]]].all()
+    data = samples(1, 3, 8, 8)
+    result = equalized(program, find_equalization(program, data, QuietProgress()))
+    assert result.steps[-1].rewrites > 0
+    torch.testing.assert_close(
+        values(result, data[0].inputs), values(program, data[0].inputs), rtol=1e-4, atol=1e-5
+    )
+
+
 def test_a_channel_that_reaches_the_clip_is_not_scaled():
     net = Uneven(F.relu6)
     net.first.weight.data *= 3
