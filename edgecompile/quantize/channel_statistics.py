@@ -17,9 +17,9 @@ from edgecompile.quantize.node_values import all_values
 
 # Of so many samples the gradients are taken: they are means, and need fewer samples than extremes.
 _GRADIENT_SAMPLES = 16
-import os
-
-_FURTHER = float(os.environ.get("FURTHER", "0.25"))
+# How much further than the extremes one more sample is taken to be, of their distance to the median of the
+# samples' extremes; docs/quantization.md has what that brings.
+_FURTHER = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
