@@ -86,9 +86,7 @@ class _Adaptive:
     def rounded(self, stop: LayerStop, start: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Return the integers of a layer that begins with others and has this bias."""
         seconds = self._seconds[stop.layer.name]
-        found = round_adaptive(
-            stop, start, bias, limit=self._limit, steps=self._steps, seconds=seconds
-        )
+        found = round_adaptive(stop, start, bias, limit=self._limit, steps=self._steps, seconds=seconds)
         self.better += found.loss < 1
         self._unfinished += found.steps < self._steps
         return found.integers

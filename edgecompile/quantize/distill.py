@@ -66,7 +66,7 @@ def distill(
     settings: QuantizationSettings,
     progress: Progress,
 ) -> QuantizedProgram:
-    """Return the program with integers, biases and scales that were trained, or as it was where none are better.
+    """Return the program with integers, biases and scales that were trained, or as it was if none are better.
 
     Args:
         program: After all corrections.
@@ -112,7 +112,10 @@ class _Training:
         self._parameters = student.parameters
         self._optimizer = torch.optim.Adam(
             [
-                {"params": [item.value.requires_grad_()], "base": settings.distillation_rate * _RATES[item.role]}
+                {
+                    "params": [item.value.requires_grad_()],
+                    "base": settings.distillation_rate * _RATES[item.role],
+                }
                 for item in self._parameters
             ],
             lr=settings.distillation_rate,
@@ -136,14 +139,16 @@ class _Training:
             progress.advance()
             now = time.monotonic()
             if step == _TRIAL:  # The rate has to fall to 0, so fewer steps have another course.
-                affordable = int((ends - started) / (now - started) * step)
+                affordable = int((ends - started) / max(now - started, 1e-9) * step)
                 planned = min(steps, max(affordable, step))
             is_late = now >= ends
             if (is_late and step < steps) or planned <= step < steps:
                 stopped = "time"
             if step % max(1, steps // _CHECKS) == 0 or step == planned or is_late:
                 error = self._held_out_error()
-                if error < best:
+                if not math.isfinite(error):
+                    stopped = "not finite"
+                elif error < best:
                     best, best_step, best_state = error, step, self._state()
         for item, value in zip(self._parameters, best_state, strict=True):
             item.value.requires_grad_(False).copy_(value)
@@ -156,7 +161,9 @@ class _Training:
             group["lr"] = group["base"] * rate
         with torch.enable_grad():
             constants = self._student.constants()
-            leaves = {key: value.detach().requires_grad_(value.requires_grad) for key, value in constants.items()}
+            leaves = {
+                key: value.detach().requires_grad_(value.requires_grad) for key, value in constants.items()
+            }
             chosen = self._draw(self._settings.distillation_batch)
             for sample in chosen:
                 loss = self._loss(sample, leaves)
@@ -165,7 +172,9 @@ class _Training:
                 (loss / len(chosen)).backward()
             used = [key for key, leaf in leaves.items() if leaf.grad is not None]
             self._optimizer.zero_grad()
-            torch.autograd.backward([constants[key] for key in used], [leaves[key].grad for key in used])
+            torch.autograd.backward(  # type: ignore[no-untyped-call]
+                [constants[key] for key in used], [leaves[key].grad for key in used]
+            )
         gradients = (item.value.grad for item in self._parameters if item.value.grad is not None)
         if not all(bool(gradient.isfinite().all()) for gradient in gradients):
             return False
@@ -216,8 +225,8 @@ def _findings(course: _Course, settings: QuantizationSettings) -> Iterator[Findi
         yield Finding(
             code="distillation-time-up",
             what="distillation",
-            text=f"the time was up after {course.steps} of {settings.distillation_steps} steps: another run may "
-            "give other weights; raise `distillation_minutes`, or lower `distillation_steps`",
+            text=f"the time was up after {course.steps} of {settings.distillation_steps} steps: another run "
+            "may give other weights; raise `distillation_minutes`, or lower `distillation_steps`",
         )
     if not course.stopped and course.best_step == 0:
         yield Finding(

@@ -1,9 +1,9 @@
 """A quantized program as a differentiable function of its weights, biases and activation scales.
 
 Quantized values are held as the real numbers that they stand for ("fake quantization", Jacob et al. 2018,
-section 3). Rounding has the gradient of the identity (Bengio et al. 2013, "Estimating or Propagating Gradients
-Through Stochastic Neurons for Conditional Computation", the straight-through estimator); a scale has the gradient
-of Esser et al. 2020, "Learned Step Size Quantization", arXiv:1902.08153.
+section 3). Rounding has the gradient of the identity, the straight-through estimator (Bengio et al. 2013,
+"Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation"); a scale has
+that of Esser et al. 2020, "Learned Step Size Quantization", arXiv:1902.08153.
 """
 
 from __future__ import annotations
@@ -82,9 +82,7 @@ class FakeQuantized:
                 steps = layer.weights.bias / layer.output_parameters.scale
                 self._biases[operand(layer.compute, 2)] = layer, steps
         # What shares its parameters now, as all inputs of a concatenation do, shares them afterwards.
-        self._shared = {
-            node: parameters_of(node) for node in exported.graph.nodes if node.target is QUANTIZE
-        }
+        self._shared = {node: parameters_of(node) for node in exported.graph.nodes if node.target is QUANTIZE}
         self._scales = {
             parameters: torch.tensor(math.log(parameters.scale)) for parameters in self._shared.values()
         }
@@ -132,7 +130,7 @@ class FakeQuantized:
         return {node: values[node] for node in (*output_nodes(self._exported.graph), *also)}
 
     def written(self) -> ExportedProgram:
-        """Return the quantized program with the parameters as they are now: integers, scales, biases on the grid."""
+        """Return the quantized program with the parameters as they are now, biases on the grid."""
         exported = self._with_scales()
         trained = {layer.name: self._trained(layer) for layer in self._layers}
         changed = {}
