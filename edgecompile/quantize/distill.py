@@ -37,7 +37,7 @@ _HELD_OUT = 5
 # Steps after which it is known how many the time allows.
 _TRIAL = 10
 # The held-out samples are looked at so many times.
-_CHECKS = 15
+_CHECKS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,6 @@ def distill(
     # A scale that is a power of two has no neighbours to learn from.
     student = FakeQuantized(
         program.exported,
-        in_float.exported,
         limit=2 ** (settings.weight_bits - 1) - 1,
         learn_scales=not settings.power_of_two_scales,
     )
@@ -169,12 +168,10 @@ class _Training:
                 loss = self._loss(sample, leaves)
                 if not math.isfinite(float(loss.detach())):
                     return False
-                (loss / len(chosen)).backward()
+                torch.autograd.backward(loss / len(chosen))
             used = [key for key, leaf in leaves.items() if leaf.grad is not None]
             self._optimizer.zero_grad()
-            torch.autograd.backward(  # type: ignore[no-untyped-call]
-                [constants[key] for key in used], [leaves[key].grad for key in used]
-            )
+            torch.autograd.backward([constants[key] for key in used], [leaves[key].grad for key in used])
         gradients = (item.value.grad for item in self._parameters if item.value.grad is not None)
         if not all(bool(gradient.isfinite().all()) for gradient in gradients):
             return False

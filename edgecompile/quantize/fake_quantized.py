@@ -24,17 +24,13 @@ from edgecompile.quantize.layers import (
     QUANTIZE,
     QuantizationParameters,
     QuantizedLayer,
-    constants_of,
     parameters_of,
     quantized_layers,
 )
 from edgecompile.quantize.node_values import computed_value, given_values
 from edgecompile.quantize.scales import LEAST_SCALE
-from edgecompile.quantize.side_by_side import float_nodes
 
 Role = Literal["weight", "bias", "scale"]
-# How far a float weight may lie from the border of the cell that its integer was rounded from.
-_WITHIN = 0.49
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,28 +52,24 @@ class FakeQuantized:
         parameters: May be changed in place between runs.
     """
 
-    def __init__(
-        self, exported: ExportedProgram, in_float: ExportedProgram, *, limit: int, learn_scales: bool
-    ) -> None:
-        """Begin with the program as it is, each weight as near to the float program's as its integer allows.
+    def __init__(self, exported: ExportedProgram, *, limit: int, learn_scales: bool) -> None:
+        """Begin with the program as it is.
+
+        A weight begins at its integer, not at the float program's weight nearby: many of those lie at the
+        border of their integer's cell, and the first steps would undo what was gained by rounding well.
 
         Args:
             exported: The quantized program.
-            in_float: The program that it was made from.
             limit: The greatest absolute value of a weight's integer.
             learn_scales: Whether scales of activations are parameters.
         """
         self._exported, self._limit = exported, limit
-        twins, constants = float_nodes(exported, in_float), constants_of(in_float)
-        self._layers = [layer for layer in changeable_layers(exported) if layer.compute in twins]
+        self._layers = changeable_layers(exported)
         self._weights: dict[Node, tuple[QuantizedLayer, torch.Tensor]] = {}
         self._biases: dict[Node, tuple[QuantizedLayer, torch.Tensor]] = {}
         for layer in self._layers:
             assert layer.weights is not None
-            real = constants[operand(twins[layer.compute], 1).name].float() / _column(layer)
-            integers = layer.weights.weight.float()
-            near = integers + (real - integers).clamp(-_WITHIN, _WITHIN)
-            self._weights[operand(layer.compute, 1)] = layer, near
+            self._weights[operand(layer.compute, 1)] = layer, layer.weights.weight.float()
             if layer.weights.bias is not None:
                 steps = layer.weights.bias / layer.output_parameters.scale
                 self._biases[operand(layer.compute, 2)] = layer, steps

@@ -105,8 +105,8 @@ def test_scales_that_are_powers_of_two_stay():
 
 @pytest.mark.parametrize("name", NETS)
 def test_the_student_computes_what_the_integers_give(name):
-    in_float, _, after, samples = trained(name)
-    student = FakeQuantized(after.exported, in_float.exported, limit=7, learn_scales=True)
+    _, _, after, samples = trained(name)
+    student = FakeQuantized(after.exported, limit=7, learn_scales=True)
     for program in (after.exported, student.written()):
         reference = Reference(program)
         for sample in samples[:5]:
@@ -118,8 +118,8 @@ def test_the_student_computes_what_the_integers_give(name):
 
 
 def test_an_untrained_student_writes_the_program_that_it_was_made_from():
-    in_float, before, *_ = trained("branches", distillation_steps=1)
-    student = FakeQuantized(before.exported, in_float.exported, limit=7, learn_scales=True)
+    _, before, *_ = trained("branches", distillation_steps=1)
+    student = FakeQuantized(before.exported, limit=7, learn_scales=True)
     for old, new in zip(quantized_layers(before.exported), quantized_layers(student.written()), strict=True):
         assert old.output_parameters == new.output_parameters
         if old.weights is not None:
