@@ -41,6 +41,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "all: the default": {},
     "default + adaptive rounding": {"weight_rounding": "adaptive"},
     "default + distillation": {"distillation_steps": 300},
+    "default + adaptive rounding + distillation": {
+        "weight_rounding": "adaptive",
+        "distillation_steps": 300,
+    },
 }
 
 
