@@ -39,6 +39,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "mse + equalization + bias correction": {"weight_rounding": "nearest"},
     "mse + compensated rounding + bias correction": {"equalization": False},
     "all: the default": {},
+    "default + adaptive rounding": {"weight_rounding": "adaptive"},
+    "default + distillation": {"distillation_steps": 300},
+    "default + adaptive rounding + distillation": {
+        "weight_rounding": "adaptive",
+        "distillation_steps": 300,
+    },
 }
 
 
@@ -62,7 +68,7 @@ class QuantizeClock:
 
     def finish(self, detail: str = "") -> None:
         """Count the stage."""
-        if self._stage.startswith(("passes", "equalize", "calibrate", "correct")):
+        if self._stage.startswith(("passes", "equalize", "calibrate", "correct", "distill")):
             self.seconds += time.process_time() - self._started
 
 

@@ -58,9 +58,16 @@ class QuantizationSettings:
         calibration_samples: The most samples that are used, evenly spaced over the data.
         equalization: Whether channels are scaled before calibration, so that one scale a tensor fits all.
         bias_absorption: Whether what is constant in a channel moves into the biases of the layers after it.
-        weight_rounding: To the nearest integer, or so that the errors of a row cancel on the samples.
+        weight_rounding: To the nearest integer, so that the errors of a row cancel on the samples, or from
+            there up or down as gradient descent on the layer's output finds.
+        rounding_steps: Of adaptive rounding, for each layer.
+        rounding_minutes: The most that adaptive rounding takes, shared out over the layers by their size.
         bias_correction: Whether biases take up the mean error of their layer.
         correction_samples: The most samples that weights and biases are corrected on, evenly spaced.
+        distillation_steps: Of the training against the float program; 0 for none.
+        distillation_minutes: The most that it takes.
+        distillation_batch: Samples of a step.
+        distillation_rate: By how much a step moves a weight at most, about, in steps of its integers.
         weight_group_size: With `int4-weights`, how many neighbouring inputs of a linear layer share a
             scale; the sizes are those of ONNX Runtime's kernels.
     """
@@ -77,9 +84,15 @@ class QuantizationSettings:
     weight_group_size: Literal[16, 32, 64, 128, 256] = 32
     equalization: bool
     bias_absorption: bool
-    weight_rounding: Literal["nearest", "compensated"]
+    weight_rounding: Literal["nearest", "compensated", "adaptive"]
+    rounding_steps: Annotated[int, Field(ge=1)]
+    rounding_minutes: Annotated[float, Field(gt=0)]
     bias_correction: bool
     correction_samples: Annotated[int, Field(ge=1)]
+    distillation_steps: Annotated[int, Field(ge=0)]
+    distillation_minutes: Annotated[float, Field(gt=0)]
+    distillation_batch: Annotated[int, Field(ge=1)]
+    distillation_rate: Annotated[float, Field(gt=0)]
 
     @property
     def statistics(self) -> str:

@@ -9,27 +9,27 @@ difference from the float program (Nagel et al. 2019, section 4.2, the empirical
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch.nn import functional
 
 from edgecompile.dataset import Sample
+from edgecompile.finding import Finding
 from edgecompile.program import CapturedProgram, QuantizedProgram
 from edgecompile.progress import Progress
+from edgecompile.quantize.adaptive_rounding import round_adaptive
 from edgecompile.quantize.layer_walk import LayerStop, changeable_layers, walk_layers
 from edgecompile.quantize.layers import QuantizedLayer, Weights
-from edgecompile.quantize.reference import dequantize_tensor
+from edgecompile.quantize.positions import groups_of, layer_positions
 from edgecompile.target import QuantizationSettings
 
-# Positions of a sample's output that are used, drawn at random: neighbours say much the same.
-_POSITIONS = 400
 # Of the mean square of an input: what keeps inputs that the samples hardly use from being trusted.
 _DAMPING = 0.01
 # Columns of a weight that are rounded before the others take up their errors.
 _BLOCK = 128
+# What a step of adaptive rounding costs for a layer however small it is, in weights.
+_STEP_OVERHEAD = 20_000
 # Weights with longer rows are rounded one by one: the time grows with the cube of the length.
 _LONGEST_ROW = 2048
 
@@ -52,36 +52,87 @@ def correct_weights(
     """
     if settings.weight_rounding == "nearest" and not settings.bias_correction:
         return program
-    weighted = len(changeable_layers(program.exported))
-    progress.start("correct weights", weighted)
+    layers = changeable_layers(program.exported)
+    progress.start("correct weights", len(layers))
     limit = 2 ** (settings.weight_bits - 1) - 1
+    adaptive = _Adaptive(layers, settings, limit) if settings.weight_rounding == "adaptive" else None
 
     def change(stop: LayerStop) -> Weights:
-        return _corrected(stop, settings, limit)
+        return _corrected(stop, settings, limit, adaptive)
 
     inputs = [sample.inputs for sample in samples]
     exported = walk_layers(program.exported, in_float.exported, inputs, change, progress)
-    progress.finish(f"{weighted} layers, {len(samples)} samples")
-    return replace(program, exported=exported)
+    better = f", {adaptive.better} rounded better" if adaptive else ""
+    progress.finish(f"{len(layers)} layers, {len(samples)} samples{better}")
+    findings = adaptive.findings() if adaptive else ()
+    return replace(program, exported=exported, findings=(*program.findings, *findings))
 
 
-def _corrected(stop: LayerStop, settings: QuantizationSettings, limit: int) -> Weights:
+class _Adaptive:
+    """Shares the time for adaptive rounding out over the layers, and counts how it went.
+
+    Attributes:
+        better: Layers with a better rounding than they began with.
+    """
+
+    def __init__(self, layers: Sequence[QuantizedLayer], settings: QuantizationSettings, limit: int) -> None:
+        sizes = {layer.name: _size(layer) for layer in layers}
+        seconds = settings.rounding_minutes * 60
+        self._seconds = {name: seconds * size / sum(sizes.values()) for name, size in sizes.items()}
+        self._steps, self._limit = settings.rounding_steps, limit
+        self._unfinished = 0
+        self.better = 0
+
+    def rounded(self, stop: LayerStop, start: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Return the integers of a layer that begins with others and has this bias."""
+        seconds = self._seconds[stop.layer.name]
+        found = round_adaptive(stop, start, bias, limit=self._limit, steps=self._steps, seconds=seconds)
+        self.better += found.loss < 1
+        self._unfinished += found.steps < self._steps
+        return found.integers
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield a row if the time was up."""
+        if self._unfinished:
+            yield Finding(
+                code="rounding-time-up",
+                what="adaptive rounding",
+                text=f"the time was up before step {self._steps} in {self._unfinished} of "
+                f"{len(self._seconds)} layers: another run may round other weights up; raise "
+                "`rounding_minutes`, or lower `rounding_steps`",
+            )
+
+
+def _size(layer: QuantizedLayer) -> int:
+    """Return what a layer's steps cost beside other layers'."""
+    assert layer.weights is not None
+    return layer.weights.weight.numel() + _STEP_OVERHEAD
+
+
+def _corrected(
+    stop: LayerStop, settings: QuantizationSettings, limit: int, adaptive: _Adaptive | None
+) -> Weights:
     weights = stop.layer.weights
     assert weights is not None
     integers = weights.weight
-    is_compensated = settings.weight_rounding == "compensated" and integers[0].numel() <= _LONGEST_ROW
+    is_compensated = settings.weight_rounding != "nearest" and integers[0].numel() <= _LONGEST_ROW
     moments = _Moments(stop, second=is_compensated)
     if moments.second is not None:
         scales = weights.scales.reshape(moments.groups, -1)
         rounded = round_compensated(moments.by_group(stop.weight), moments.second, scales, limit)
         integers = rounded.reshape(integers.shape).to(torch.int8)
-    bias = weights.bias
-    if settings.bias_correction:
+
+    def bias() -> torch.Tensor | None:
+        """Return the bias that goes with the integers."""
+        if not settings.bias_correction:
+            return weights.bias
         in_float = torch.zeros(len(integers)) if stop.bias is None else stop.bias
-        bias = weights.on_bias_grid(
-            moments.bias(integers, weights.scales, in_float.double()), stop.layer.input_parameters[0].scale
-        )
-    return Weights(weight=integers, scales=weights.scales, bias=bias)
+        corrected = moments.bias(integers, weights.scales, in_float.double())
+        return weights.on_bias_grid(corrected, stop.layer.input_parameters[0].scale)
+
+    if adaptive is not None:
+        integers = adaptive.rounded(stop, integers, bias())
+    return Weights(weight=integers, scales=weights.scales, bias=bias())
 
 
 def round_compensated(
@@ -135,14 +186,14 @@ class _Moments:
     def __init__(self, stop: LayerStop, *, second: bool) -> None:
         layer = stop.layer
         assert layer.weights is not None
-        self.groups = _argument(layer, 6, 1) if layer.kind != "linear" else 1
+        self.groups = groups_of(layer)
         self.length = layer.weights.weight[0].numel()
         self._read: list[torch.Tensor] = []
         self._wanted: list[torch.Tensor] = []
         self.second = torch.zeros(self.groups, self.length, self.length) if second else None
         generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
         for value, wanted in zip(stop.inputs, stop.wanted, strict=True):
-            read, given = _positions(layer, value, wanted, generator)
+            read, given = layer_positions(layer, value, wanted, generator)
             self._read.append(read.mean(0))
             self._wanted.append(given.mean(0))
             if self.second is not None:
@@ -170,48 +221,3 @@ class _Moments:
         shift = shifts.median(0).values
         doubt = shifts.var(0, correction=0) / len(shifts)
         return bias + shift * (1 - doubt / shift.square().clamp_min(1e-30)).clamp_min(0)
-
-
-def _positions(
-    layer: QuantizedLayer, value: torch.Tensor, wanted: torch.Tensor, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what a layer reads at some positions of its output, and what it should give there.
-
-    Returns:
-        (positions, groups, length) and (positions, K), real values.
-    """
-    real = dequantize_tensor(value, layer.input_parameters[0])
-    if layer.kind == "linear":
-        read, given = real.reshape(-1, 1, real.shape[-1]), wanted.reshape(-1, wanted.shape[-1])
-        kept = _drawn(len(read), generator)
-        return read[kept], given[kept]
-    assert layer.weights is not None
-    if layer.padding is not None:
-        real = functional.pad(real, layer.padding.args[1])  # type: ignore[arg-type]
-    spatial = real.dim() - 2
-    if spatial == 1:  # `unfold` knows pictures only
-        real, wanted = real.unsqueeze(2), wanted.unsqueeze(2)
-    kernel = (*[1] * (2 - spatial), *layer.weights.weight.shape[2:])
-    stride, padding, dilation = (
-        (*[neutral] * (2 - spatial), *_argument(layer, index, [neutral] * spatial))
-        for index, neutral in ((3, 1), (4, 0), (5, 1))
-    )
-    if kernel == stride == (1, 1) and padding == (0, 0):
-        columns = real.flatten(2)  # (N, C * taps, positions)
-    else:
-        columns = functional.unfold(real, kernel, dilation, padding, stride)
-    groups = _argument(layer, 6, 1)
-    read = columns.movedim(1, 2).reshape(-1, groups, columns.shape[1] // groups)
-    given = wanted.flatten(2).movedim(1, 2).flatten(0, 1)
-    kept = _drawn(len(read), generator)
-    return read[kept], given[kept]
-
-
-def _argument(layer: QuantizedLayer, index: int, otherwise: Any) -> Any:
-    """Return an argument of a convolution, or its default where it is left out."""
-    arguments = layer.compute.args
-    return arguments[index] if len(arguments) > index else otherwise
-
-
-def _drawn(count: int, generator: torch.Generator) -> torch.Tensor:
-    return torch.randperm(count, generator=generator)[:_POSITIONS]

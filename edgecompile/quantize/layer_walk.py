@@ -90,7 +90,7 @@ def walk_layers(
         values = _quantized_values(exported, samples, visit)
         while stops:
             next(values)
-    return _with_weights(exported, changed)
+    return with_weights(exported, changed)
 
 
 def changeable_layers(exported: ExportedProgram) -> list[QuantizedLayer]:
@@ -175,7 +175,8 @@ class _FloatValues:
         return self._constants[argument.name] if isinstance(argument, Node) else None
 
 
-def _with_weights(exported: ExportedProgram, changed: dict[str, Weights]) -> ExportedProgram:
+def with_weights(exported: ExportedProgram, changed: dict[str, Weights]) -> ExportedProgram:
+    """Return a quantized program with other integers and biases of some layers, by their names."""
     editor = ProgramEditor(exported)
     for node in editor.calls():
         weights = changed.get(node.name)

@@ -22,13 +22,9 @@ from edgecompile.quantize.ranges import (
     percentile_range,
     with_values,
 )
-from edgecompile.quantize.scales import Scales
+from edgecompile.quantize.scales import LEAST_SCALE, Scales
 from edgecompile.quantize.weight_observers import WeightChannelRanges, WeightRange
 from edgecompile.target import QuantizationSettings
-
-# Below this scale a value is constant zero for all that int8 can tell (XNNPACK's own bound). A weight's could
-# be less, if its bias did not have to fit an int32 with a scale that is a product with it.
-_EPS = 2**-12
 
 
 class ActivationExtremes(Scales, MinMaxObserver):  # type: ignore[misc]  # torchao is not typed
@@ -81,8 +77,8 @@ def activation_observer(settings: QuantizationSettings) -> Any:
     }
     name = settings.activation_observer
     if name in choices:
-        return ActivationRange.with_args(eps=_EPS, power_of_two=power_of_two, choose=choices[name])
-    return observers[name].with_args(eps=_EPS, power_of_two=power_of_two)
+        return ActivationRange.with_args(eps=LEAST_SCALE, power_of_two=power_of_two, choose=choices[name])
+    return observers[name].with_args(eps=LEAST_SCALE, power_of_two=power_of_two)
 
 
 def weight_observer(settings: QuantizationSettings) -> Any:
@@ -90,5 +86,5 @@ def weight_observer(settings: QuantizationSettings) -> Any:
     observer = WeightChannelRanges if settings.weight_granularity == "per-channel" else WeightRange
     least_squares = settings.weight_observer == "mse"
     return observer.with_args(
-        eps=_EPS, power_of_two=settings.power_of_two_scales, least_squares=least_squares
+        eps=LEAST_SCALE, power_of_two=settings.power_of_two_scales, least_squares=least_squares
     )

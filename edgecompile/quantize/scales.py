@@ -6,6 +6,10 @@ from typing import Any
 
 import torch
 
+# Below this scale a value is constant zero for all that int8 can tell (XNNPACK's own bound). A weight's could
+# be less, if its bias did not have to fit an int32 with a scale that is a product with it.
+LEAST_SCALE = 2**-12
+
 
 class Scales:
     """Mixed into torchao's observers: what a target's scheme says of scales, beyond torchao's own.

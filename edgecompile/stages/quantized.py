@@ -162,6 +162,7 @@ def quantized_program(
 
     def make() -> QuantizedProgram:
         from edgecompile.quantize.correct_weights import correct_weights
+        from edgecompile.quantize.distill import distill
         from edgecompile.quantize.static_int8 import calibrate, convert, prepare
 
         prepared = prepare(in_float.value(), settings, () if kept is None else kept.value())
@@ -171,7 +172,9 @@ def quantized_program(
 
         converted = convert(prepared, cache.value(Calibrated(), seen_key, measure, "calibrate"))
         samples = spread(data.value().samples, settings.correction_samples)
-        return correct_weights(converted, in_float.value(), samples, settings, cache.progress)
+        corrected = correct_weights(converted, in_float.value(), samples, settings, cache.progress)
+        trained_on = spread(data.value().samples, settings.calibration_samples)
+        return distill(corrected, in_float.value(), trained_on, settings, cache.progress)
 
     key = digest("quantize", seen_key, json.dumps(dataclasses.asdict(settings)))
     return cache.result(Quantized(), key, make, "passes and quantize")

@@ -196,7 +196,7 @@ def test_what_an_operator_with_several_results_reads_keeps_its_scale(reader):
     ]
     assert channels.held[channels.ids[several.args[0]]].all()
     data = samples(1, 3, 8, 8)
-    result = equalized(program, find_equalization(program, data, QuietProgress()))
+    result = fitted(program, fit(program, data))
     assert result.steps[-1].rewrites > 0
     torch.testing.assert_close(
         values(result, data[0].inputs), values(program, data[0].inputs), rtol=1e-4, atol=1e-5
