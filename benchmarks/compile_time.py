@@ -50,6 +50,7 @@ PLAIN = "plain ExecuTorch .pte"
 PLAIN_QUANTIZATION = {
     "activation_observer": "histogram",
     "equalization": False,
+    "bias_absorption": False,
     "weight_rounding": "nearest",
     "bias_correction": False,
 }

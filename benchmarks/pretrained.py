@@ -32,7 +32,12 @@ MODELS = {
     "crnn": ("crnn", ""),
     "minilm-l6": ("minilm", ""),
 }
-_PLAIN = {"equalization": False, "weight_rounding": "nearest", "bias_correction": False}
+_PLAIN = {
+    "equalization": False,
+    "bias_absorption": False,
+    "weight_rounding": "nearest",
+    "bias_correction": False,
+}
 METHODS: dict[str, dict[str, Any]] = {
     "naive": {"quantization": {**_PLAIN, "activation_observer": "min-max"}},
     "default": {},

@@ -26,7 +26,12 @@ from imagenet_sample import CALIBRATION, EVALUATION, pictures
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 MODELS = ("mobilenet_v2", "efficientnet_lite0")
-_PLAIN = {"equalization": False, "weight_rounding": "nearest", "bias_correction": False}
+_PLAIN = {
+    "equalization": False,
+    "bias_absorption": False,
+    "weight_rounding": "nearest",
+    "bias_correction": False,
+}
 METHODS: dict[str, dict[str, Any]] = {
     "min-max": {**_PLAIN, "activation_observer": "min-max"},
     "moving-average": {**_PLAIN, "activation_observer": "moving-average"},
@@ -36,8 +41,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "mse": _PLAIN,
     "mse, weights too": {**_PLAIN, "weight_observer": "mse"},
     "mse + equalization": {**_PLAIN, "equalization": True},
-    "mse + equalization + bias correction": {"weight_rounding": "nearest"},
-    "mse + compensated rounding + bias correction": {"equalization": False},
+    "mse + equalization + absorption": {**_PLAIN, "equalization": True, "bias_absorption": True},
+    "mse + equalization + absorption + bias correction": {"weight_rounding": "nearest"},
+    "mse + compensated rounding + bias correction": {"equalization": False, "bias_absorption": False},
+    "all but absorption": {"bias_absorption": False},
     "all: the default": {},
     "default + adaptive rounding": {"weight_rounding": "adaptive"},
     "default + distillation": {"distillation_steps": 300},
@@ -68,7 +75,7 @@ class QuantizeClock:
 
     def finish(self, detail: str = "") -> None:
         """Count the stage."""
-        if self._stage.startswith(("passes", "equalize", "calibrate", "correct", "distill")):
+        if self._stage.startswith(("passes", "fit channels", "calibrate", "correct", "distill")):
             self.seconds += time.process_time() - self._started
 
 

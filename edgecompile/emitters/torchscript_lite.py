@@ -299,7 +299,7 @@ def _finish(printer: _Printer, layer: QuantizedLayer, operator: str, *arguments:
         low, high = layer.quantized_bounds
         parameters = layer.output_parameters
         bounds = [repr((bound - parameters.zero_point) * parameters.scale) for bound in (low, high)]
-        printer.assign(name, "aten::clamp", result, *bounds)
+        printer.assign(name, "aten::clamp", _in_order(printer, result), *bounds)
 
 
 def _quantized_weight(weights: Weights) -> torch.Tensor:
@@ -362,7 +362,20 @@ def _same_scale(printer: _Printer, layer: QuantizedLayer) -> None:
     # Kernels return channels-last tensors, which a view cannot always reinterpret.
     name = "reshape" if layer.kind == "view" else layer.kind
     arguments = [_literal(argument) for argument in layer.compute.args[1:]]
-    printer.assign(layer.output.name, f"aten::{name}", _operand(layer), *arguments)
+    value = _operand(layer)
+    if layer.kind == "hardtanh":
+        value = _in_order(printer, value)
+    printer.assign(layer.output.name, f"aten::{name}", value, *arguments)
+
+
+def _in_order(printer: _Printer, value: str) -> str:
+    """Print a copy of a value with its elements in the order of its axes, and return its name.
+
+    QNNPACK's clamp reads channels-last tensors, as other kernels return them, in that order.
+    """
+    copy = f"{value}_in_order"
+    printer.assign(copy, "aten::contiguous", value)
+    return copy
 
 
 def _literal(argument: object) -> str:

@@ -56,8 +56,7 @@ class ChannelStatistics:
     def reach(self) -> torch.Tensor:
         """How far one more sample may be from these, (2, C).
 
-        The extremes, and as far again as they are from the median of the samples' extremes.
-        Half of all samples are beyond that median, few beyond twice its distance to the extreme.
+        It is as likely as each of these to be the most extreme, and then it is a little further out.
         """
         least, greatest = self.least.amin(0), self.greatest.amax(0)
         below, above = least - self.least.median(0).values, greatest - self.greatest.median(0).values

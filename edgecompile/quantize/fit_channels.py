@@ -24,6 +24,7 @@ from edgecompile.quantize.equalize import (
     is_rounded,
     name_after,
 )
+from edgecompile.quantize.layers import clamp_bounds
 from edgecompile.target import QuantizationSettings
 
 
@@ -93,7 +94,9 @@ def find_fit(
         factors=factors,
         offsets=offsets,
         sensitivities={name: own / own.mean() for name, own in sensitivities.items() if bool(own.any())},
-        reaches={name: item.reach for name, item in known.items()},
+        reaches={
+            new_name[node]: known[new_name[node]].reach.clamp(*clamp_bounds(node)) for node in statistics
+        },
         gain_db=gain_db,
     )
 

@@ -11,9 +11,8 @@ from edgecompile.quantize.layers import QuantizedLayer
 
 Layers = tuple[QuantizedLayer, ...]
 
-# Layers of the set that holds which are tried in INT8 once more, and how far over the budget the noise may
-# be predicted to be then: predictions are right within about a decibel.
-_TAKEN_BACK, _PREDICTED_TOO_MUCH = 8, 10 ** (1 / 10)
+TAKEN_BACK = 8
+"""So many layers of a set that holds are tried in INT8 once more."""
 
 
 class FloatSearch:
@@ -48,7 +47,7 @@ class FloatSearch:
         within = (index for index, item in enumerate(sequence) if item.noise <= allowed)
         start = max(next(within, len(sequence) - 1), 1)
         found = self._first([item.layers for item in sequence], start)
-        return self._without_needless(found, sets, allowed)
+        return self._without_needless(found, sets)
 
     def _allowed_noise(self, predicted: float) -> float:
         """Return how much noise may be predicted, relative; infinite where the budget does not say.
@@ -79,19 +78,13 @@ class FloatSearch:
             raise self._not_met()
         return sequence[holds]
 
-    def _without_needless(self, layers: Layers, sets: FloatSets, allowed: float) -> Layers:
-        """Return a set that holds without the layers that it holds without, the costliest tried first."""
+    def _without_needless(self, layers: Layers, sets: FloatSets) -> Layers:
+        """Return a set that holds without the layers that it holds without, the least noisy tried first."""
         kept = set(layers)
-        tried = 0
-        for layer in sorted(kept, key=sets.cost, reverse=True):
-            rest = kept - {layer}
-            if tried == _TAKEN_BACK or not rest:
-                break
-            if sets.noise(rest) > allowed * _PREDICTED_TOO_MUCH:
-                continue
-            tried += 1
-            if self.holds(sets.in_order(rest)):
-                kept = rest
+        for layer in sorted(kept, key=lambda layer: sets.noise(kept - {layer}))[:TAKEN_BACK]:
+            rest = sets.in_order(kept - {layer})
+            if rest and self.holds(rest):
+                kept = set(rest)
         return sets.in_order(kept)
 
     def _not_met(self) -> BudgetNotMetError:

@@ -11,10 +11,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.quantize.layers import QUANTIZE, QuantizedLayer, multiply_accumulates, quantized_layers
+from edgecompile.program import QuantizedProgram
+from edgecompile.quantize.layers import (
+    QUANTIZE,
+    QuantizedLayer,
+    described,
+    multiply_accumulates,
+    quantized_layers,
+)
 from edgecompile.quantize.side_by_side import real_node
 from edgecompile.sensitivity import SensitivityReport
 
@@ -57,8 +63,13 @@ class FloatSets:
         layers: Those that can be kept in float, in order: all that compute.
     """
 
-    def __init__(self, exported: ExportedProgram, sensitivity: SensitivityReport) -> None:
-        layers = quantized_layers(exported)
+    def __init__(self, program: QuantizedProgram, sensitivity: SensitivityReport) -> None:
+        in_float = {row.what for row in program.unquantized}
+        layers = [
+            layer
+            for layer in quantized_layers(program.exported)
+            if described(layer.compute) not in in_float  # between two quantized values all the same
+        ]
         noise = {row.name: _relative_noise(row.alone_sqnr_db) for row in sensitivity.rows}
         self._weights = {
             row.name: min(_relative_noise(row.weights_sqnr_db), noise[row.name]) for row in sensitivity.rows

@@ -134,14 +134,7 @@ class QuantizedLayer(Layer):
     @property
     def clamp_bounds(self) -> tuple[float, float]:
         """The real bounds of the clamp; infinite where there is none."""
-        if self.clamp is None:
-            return -math.inf, math.inf
-        if self.clamp.target is aten.relu.default:
-            return 0.0, math.inf
-        low, high = self.clamp.args[1:3] if len(self.clamp.args) > 2 else (-1.0, 1.0)
-        assert isinstance(low, int | float)
-        assert isinstance(high, int | float)
-        return float(low), float(high)
+        return (-math.inf, math.inf) if self.clamp is None else clamp_bounds(self.clamp)
 
     @property
     def quantized_bounds(self) -> tuple[int, int]:
@@ -149,6 +142,18 @@ class QuantizedLayer(Layer):
         low, high = self.clamp_bounds
         parameters = self.output_parameters
         return parameters.quantize_bound(low), parameters.quantize_bound(high)
+
+
+def clamp_bounds(node: Node) -> tuple[float, float]:
+    """Return the real bounds of a node's value: those of a relu or hardtanh, infinite for others."""
+    if node.target not in CLAMPS:
+        return -math.inf, math.inf
+    if node.target is aten.relu.default:
+        return 0.0, math.inf
+    low, high = node.args[1:3] if len(node.args) > 2 else (-1.0, 1.0)
+    assert isinstance(low, int | float)
+    assert isinstance(high, int | float)
+    return float(low), float(high)
 
 
 def parameters_of(node: Node) -> QuantizationParameters:

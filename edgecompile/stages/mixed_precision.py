@@ -113,9 +113,8 @@ def mixed_precision(
         if first.holds:
             return MixedPrecision(budget=budget.text(), quantizable=0, layers=(), nodes=(), trials=(first,))
         found = sensitivity(cache, program=whole, in_float=in_float, data=measured.data, target=target)
-        exported = whole.value().exported
-        sets = FloatSets(exported, found.value())
-        twins = float_nodes(exported, in_float.value().exported)
+        sets = FloatSets(whole.value(), found.value())
+        twins = float_nodes(whole.value().exported, in_float.value().exported)
 
         def nodes_of(kept: Sequence[QuantizedLayer]) -> Kept:
             inside = (node for layer in sets.whole(kept) for node in layer.nodes)

@@ -236,3 +236,11 @@ def other_textures():
 
 def uneven() -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
     return Uneven(), (torch.zeros(1, 3, 32, 32),)
+
+
+def labelled_textures():
+    """Other pictures, each with the class that the network itself gives it in float."""
+    network, _ = uneven()
+    with torch.no_grad():
+        for (picture,) in textures(seed=1):
+            yield (picture,), int(network(picture).argmax())

@@ -63,7 +63,8 @@ def test_none_of_the_schemes_is_the_default(build):
 def test_every_scheme_is_in_the_artifacts_and_equals_the_reference(build, said, target):
     # The scheme alone: with powers of two, results halfway between two integers are rounded to either side,
     # and in a network with so few outputs, as exact as corrections make it, that can be more than 1 dB.
-    plain = ("equalization=false", "weight_rounding=nearest", "bias_correction=false")
+    steps = ("equalization", "bias_absorption", "bias_correction")
+    plain = (*(f"{step}=false" for step in steps), "weight_rounding=nearest")
     options = [part for item in (said, *plain) for part in ("--quantization", item)]
     folder = build("small", *options, target=target)
     layers = _layers(load_bundle(folder))

@@ -224,3 +224,25 @@ def test_even_channels_are_left_alone():
     found = fit(program, samples(1, 3, 8, 8))
     assert (found.factors, found.gain_db) == ({}, 0.0)
     assert set(found.sensitivities) >= {"relu", "conv2d_1"}
+
+
+@pytest.mark.parametrize("activation", [nn.Hardswish(), nn.SiLU(), nn.GELU()])
+def test_factors_stand_beside_an_activation_in_float_and_nothing_changes(activation):
+    program, data = captured(Uneven(activation), 1, 3, 8, 8), samples(1, 3, 8, 8)
+    found = fit(program, data)
+    assert found.gain_db > 6
+    result = fitted(program, found)
+    for sample in data:
+        expected = values(program, sample.inputs)
+        torch.testing.assert_close(values(result, sample.inputs), expected, rtol=1e-4, atol=1e-4)
+    products = [node for node in result.exported.graph.nodes if node.target is torch.ops.aten.mul.Tensor]
+    assert 2 <= len(products) <= 4
+    assert set(result.sensitivities) >= {node.name for node in products if node.name.endswith("_scaled")}
+
+
+def test_a_product_that_is_worth_little_is_left_out():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Hardswish(), nn.Conv2d(8, 4, 3))
+    program = captured(net, 1, 3, 8, 8)
+    result = fitted(program, fit(program, samples(1, 3, 8, 8)))
+    assert not [node for node in result.exported.graph.nodes if node.target is torch.ops.aten.mul.Tensor]

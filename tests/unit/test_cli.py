@@ -259,12 +259,12 @@ def test_validate_prints_the_table_and_fails(stub, capsys):
 def test_inspect_prints(stub, capsys):
     inspection = SimpleNamespace(text=lambda **said: str(said), to_dict=lambda: {"a": 1})
     asked = []
-    stub("edgecompile.inspect_artifact", "inspect", lambda path, layers: asked.append(layers) or inspection)
+    stub("edgecompile.inspect_artifact", "inspect", lambda path, **said: asked.append(said) or inspection)
     assert main(["inspect", "x", "--layers"]) == 0
     assert capsys.readouterr().out == "{'layers': True, 'width': 110}\n"
     assert main(["inspect", "x", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"a": 1}
-    assert asked == [True, False]
+    assert asked == [{"layers": layers, "sensitivity": False} for layers in (True, False)]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_inspect_prints(stub, capsys):
     ],
 )
 def test_what_a_command_raises(raised, status, code, stub, capsys):
-    def inspect(path, layers):
+    def inspect(path, layers, sensitivity):
         raise raised
 
     stub("edgecompile.inspect_artifact", "inspect", inspect)
@@ -295,7 +295,7 @@ def test_termination_signal_unwinds(stub, capsys):
     before = signal.getsignal(signal.SIGTERM)
     unwound = []
 
-    def inspect(path, layers):
+    def inspect(path, layers, sensitivity):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()
