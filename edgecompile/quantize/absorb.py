@@ -211,7 +211,7 @@ def find_offsets(
         optimizer.step()
     offsets = (share * size).detach()
     saved = float(rounding(torch.zeros_like(offsets)) - rounding(offsets))
-    if saved < noise * (1 - 10 ** (-_LEAST_GAIN_DB / 10)):
+    if not saved >= noise * (1 - 10 ** (-_LEAST_GAIN_DB / 10)):  # neither where the values are no numbers
         return {}
     found = {node.name: offsets[first : first + places.width(node)] for node, first in places.first.items()}
     return {name: own for name, own in found.items() if bool(own.any())}

@@ -42,7 +42,7 @@ _STEPS, _RATE = 60, 0.15  # of Adam, on the logarithms of the factors; more chan
 _LARGEST_FACTOR = 32.0
 # A channel may grow until its greatest value of all samples, and so many times the distance from there to the
 # median of the samples' greatest values, would be clipped: beyond it the program would not be the same.
-_TAIL = 4.5
+_TAIL = 6.0
 _LEAST_GAIN_DB = 1.5  # Below it the prediction is not sure enough.
 # Beside an operator in float a factor costs a product at run time; less noise than this is not worth it.
 _WORTH_A_PRODUCT = 1.03
