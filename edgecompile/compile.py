@@ -25,7 +25,7 @@ from edgecompile.stages.emitted import Lowering
 from edgecompile.stages.findings import Findings, findings, note_findings
 from edgecompile.stages.in_float import float_program
 from edgecompile.stages.layers import layer_quality
-from edgecompile.stages.mixed_precision import Measured, kept_nodes, mixed_precision
+from edgecompile.stages.mixed_precision import Measured, check_artifacts, kept_nodes, mixed_precision
 from edgecompile.stages.quality import float_outputs, quality
 from edgecompile.stages.quantized import quantized_program
 from edgecompile.stages.samples import noise, samples_of
@@ -93,6 +93,8 @@ def _compile(
     for item, own in zip(programs, artifacts, strict=True):
         target, program = item.target, item.program
         rows = quality(cache, program=program, artifacts=own, data=evaluation, floats=floats, target=target)
+        if settings.budget and cache.planned is None:
+            check_artifacts(rows.value(), settings.budget)
         files = bundle_files(
             cache,
             program=program,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from edgecompile.budget import Budget, KeptLayer, MixedPrecision, Trial, mixed_precision_from_dict
 from edgecompile.cache import digest
 from edgecompile.dataset import Dataset
-from edgecompile.errors import LabelsRequiredError
+from edgecompile.decibels import LOWEST_SQNR_DB
+from edgecompile.errors import BudgetNotMetError, LabelsRequiredError
 from edgecompile.program import CapturedProgram, QuantizedProgram
 from edgecompile.stage_cache import HashedFile, Result, StageCache
 from edgecompile.stages.quality import reference_outputs
@@ -23,6 +24,7 @@ from edgecompile.stages.sensitivity import sensitivity
 
 if TYPE_CHECKING:
     from edgecompile.compare import Outputs
+    from edgecompile.evaluate import Quality
     from edgecompile.quantize.float_sets import FloatSets
     from edgecompile.quantize.layers import QuantizedLayer
     from edgecompile.target import Target
@@ -145,6 +147,32 @@ def kept_nodes(cache: StageCache, mixed: Result[MixedPrecision] | None) -> Resul
     return _as_result(cache, mixed.value().nodes)
 
 
+def check_artifacts(rows: Sequence[Quality], budget: Budget) -> None:
+    """Check that each artifact holds in its engine what the program holds.
+
+    Args:
+        rows: Of the report, the float model's first.
+        budget: What must hold.
+
+    Raises:
+        BudgetNotMetError: One does not.
+    """
+    of_float = next(row.accuracy for row in rows if row.against_float is None)
+    for row in rows:
+        if row.against_float is None:
+            continue
+        known = of_float is not None and row.accuracy is not None
+        drop = 100 * (of_float - row.accuracy) if known else None  # type: ignore[operator]
+        if budget.holds(row.against_float.sqnr_db, drop):
+            continue
+        lost = "" if drop is None else f", {drop:.2f} points of top-1 lost"
+        raise BudgetNotMetError(
+            f"the budget does not hold in {row.name}: {budget.text()}",
+            found=f"{row.against_float.sqnr_db:.2f} dB{lost}",
+            hint="its engine rounds otherwise than the reference; ask for a little more, or leave the format out",
+        )
+
+
 def _as_result(cache: StageCache, nodes: Kept) -> Result[Kept] | None:
     if not nodes:
         return None
@@ -181,7 +209,7 @@ def _trial(
     program.drop()
     trial = Trial(
         layers=tuple(layer.name for layer in kept),
-        sqnr_db=sqnr_db if math.isfinite(sqnr_db) else None,
+        sqnr_db=None if sqnr_db == math.inf else max(sqnr_db, LOWEST_SQNR_DB),
         accuracy_drop=drop,
         holds=budget.holds(sqnr_db, drop),
     )
