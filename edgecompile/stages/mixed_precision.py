@@ -169,7 +169,7 @@ def check_artifacts(rows: Sequence[Quality], budget: Budget) -> None:
         raise BudgetNotMetError(
             f"the budget does not hold in {row.name}: {budget.text()}",
             found=f"{row.against_float.sqnr_db:.2f} dB{lost}",
-            hint="its engine rounds otherwise than the reference; ask for a little more, or leave the format out",
+            hint="its engine rounds otherwise than the reference: ask for more, or leave the format out",
         )
 
 
