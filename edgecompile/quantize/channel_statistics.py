@@ -16,7 +16,7 @@ from edgecompile.quantize.channels import Channels
 from edgecompile.quantize.node_values import all_values
 
 # Of so many samples the gradients are taken: they are means, and need fewer samples than extremes.
-_GRADIENT_SAMPLES = 16
+_GRADIENT_SAMPLES = 64
 # How much further than the extremes one more sample is taken to be, of their distance to the median of the
 # samples' extremes; docs/quantization.md has what that brings.
 _FURTHER = 0.25
