@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from pretrained_models.sources import MissingPackageError
+from quantization import PLAIN
 
 # The module of each network, and what its functions' names begin with.
 MODELS = {
@@ -32,14 +33,8 @@ MODELS = {
     "crnn": ("crnn", ""),
     "minilm-l6": ("minilm", ""),
 }
-_PLAIN = {
-    "equalization": False,
-    "bias_absorption": False,
-    "weight_rounding": "nearest",
-    "bias_correction": False,
-}
 METHODS: dict[str, dict[str, Any]] = {
-    "naive": {"quantization": {**_PLAIN, "activation_observer": "min-max"}},
+    "naive": {"quantization": {**PLAIN, "activation_observer": "min-max"}},
     "default": {},
     "int8-dynamic": {"precision": "int8-dynamic"},
 }

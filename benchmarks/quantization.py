@@ -26,22 +26,22 @@ from imagenet_sample import CALIBRATION, EVALUATION, pictures
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.insert(0, str(EXAMPLES))
 MODELS = ("mobilenet_v2", "efficientnet_lite0")
-_PLAIN = {
+PLAIN = {
     "equalization": False,
     "bias_absorption": False,
     "weight_rounding": "nearest",
     "bias_correction": False,
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "min-max": {**_PLAIN, "activation_observer": "min-max"},
-    "moving-average": {**_PLAIN, "activation_observer": "moving-average"},
-    "percentile 99.99": {**_PLAIN, "activation_observer": "percentile"},
-    "entropy": {**_PLAIN, "activation_observer": "entropy"},
-    "torchao's histogram": {**_PLAIN, "activation_observer": "histogram"},
-    "mse": _PLAIN,
-    "mse, weights too": {**_PLAIN, "weight_observer": "mse"},
-    "mse + equalization": {**_PLAIN, "equalization": True},
-    "mse + equalization + absorption": {**_PLAIN, "equalization": True, "bias_absorption": True},
+    "min-max": {**PLAIN, "activation_observer": "min-max"},
+    "moving-average": {**PLAIN, "activation_observer": "moving-average"},
+    "percentile 99.99": {**PLAIN, "activation_observer": "percentile"},
+    "entropy": {**PLAIN, "activation_observer": "entropy"},
+    "torchao's histogram": {**PLAIN, "activation_observer": "histogram"},
+    "mse": PLAIN,
+    "mse, weights too": {**PLAIN, "weight_observer": "mse"},
+    "mse + equalization": {**PLAIN, "equalization": True},
+    "mse + equalization + absorption": {**PLAIN, "equalization": True, "bias_absorption": True},
     "mse + equalization + absorption + bias correction": {"weight_rounding": "nearest"},
     "mse + compensated rounding + bias correction": {"equalization": False, "bias_absorption": False},
     "all but absorption": {"bias_absorption": False},

@@ -25,6 +25,11 @@ def stored_sqnr_db(signal: float, noise: float) -> float | None:
     return None if found == math.inf else max(found, LOWEST_SQNR_DB)
 
 
+def relative_noise(stored: float | None) -> float:
+    """Return the noise of a stored ratio, as a share of the signal's energy."""
+    return 0.0 if stored is None else 10 ** (-stored / 10)
+
+
 def sqnr_text(stored: float | None) -> str:
     """Return what a table shows of a stored ratio."""
     return "exact" if stored is None else f"{stored:.1f}"

@@ -7,7 +7,7 @@ import io
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from edgecompile.decibels import sqnr_text
+from edgecompile.decibels import relative_noise, sqnr_text
 from edgecompile.inspection_text import plain
 from edgecompile.sensitivity import PartSensitivity, SensitivityReport
 from edgecompile.text_table import WIDTH, plain_console
@@ -44,7 +44,7 @@ def _table(report: SensitivityReport) -> Table:
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    noise = [0.0 if row.alone_sqnr_db is None else 10 ** (-row.alone_sqnr_db / 10) for row in report.rows]
+    noise = [relative_noise(row.alone_sqnr_db) for row in report.rows]
     largest = max(noise, default=0.0)
     for row, own in zip(report.rows, noise, strict=True):
         cells = [sqnr_text(row.alone_sqnr_db), _weights(row), sqnr_text(row.without_sqnr_db)]

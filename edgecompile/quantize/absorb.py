@@ -19,7 +19,7 @@ from torch.fx import Node
 from edgecompile.graph_edit import ProgramEditor, operand, output_nodes
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.quantize.channel_statistics import ChannelStatistics
-from edgecompile.quantize.channels import Channels
+from edgecompile.quantize.channels import Channels, read_by_rows
 from edgecompile.quantize.layers import WEIGHTED, constants_of
 
 aten = torch.ops.aten
@@ -256,11 +256,8 @@ def apply_offsets(exported: ExportedProgram, channels: Channels, offsets: Offset
         if own is not None:
             moved = moved - own.double()
         if read is not None:
-            groups = node.args[6] if len(node.args) > 6 else 1
-            assert isinstance(groups, int)
             rows = weight.double().flatten(2).sum(2) if weight.dim() > 2 else weight.double()
-            by_row = read.reshape(groups, -1).repeat_interleave(len(weight) // groups, 0)
-            moved = moved + (rows * by_row).sum(1)
+            moved = moved + (rows * read_by_rows(node, weight, read)).sum(1)
         constant = editor.add_constant(f"{node.name}_bias", moved.to(weight.dtype))
         node.args = (*node.args[:2], constant, *node.args[3:])
         editor.rewrites += 1

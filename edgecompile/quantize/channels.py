@@ -68,6 +68,13 @@ def channels_of(exported: ExportedProgram) -> Channels:
     return _Search(exported).run()
 
 
+def read_by_rows(node: Node, weight: torch.Tensor, of_input: torch.Tensor) -> torch.Tensor:
+    """Return for each row of a layer what its columns read of an input's (C,), (K, C / groups)."""
+    groups = node.args[6] if len(node.args) > 6 else 1
+    assert isinstance(groups, int)
+    return of_input.reshape(groups, -1).repeat_interleave(len(weight) // groups, 0)
+
+
 class _Search:
     def __init__(self, exported: ExportedProgram) -> None:
         self._exported = exported

@@ -23,7 +23,7 @@ from torch.fx import Node
 from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.quantize.channel_statistics import ChannelStatistics
-from edgecompile.quantize.channels import IN_FLOAT, Channels, channels_of
+from edgecompile.quantize.channels import IN_FLOAT, Channels, channels_of, read_by_rows
 from edgecompile.quantize.layers import CLAMPS, WEIGHTED, constants_of
 
 aten = torch.ops.aten
@@ -73,7 +73,7 @@ def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOut
         assert weight is not None
         scaled = weight.double()
         if columns is not None:
-            by_row = _columns(node, weight, columns.double())
+            by_row = read_by_rows(node, weight, columns.double())
             scaled = scaled / by_row.reshape(*by_row.shape, *[1] * (weight.dim() - 2))
         if rows is not None:
             scaled = scaled * rows.double().reshape(-1, *[1] * (weight.dim() - 1))
@@ -109,13 +109,6 @@ def _product(editor: ProgramEditor, before: Node, value: Node, factor: torch.Ten
     shape[axis] = len(factor)
     constant = editor.add_constant(f"{value.name}_factor", factor.float().reshape(shape))
     return editor.insert(before, aten.mul.Tensor, value, constant, like=value)
-
-
-def _columns(node: Node, weight: torch.Tensor, of_input: torch.Tensor) -> torch.Tensor:
-    """Return for each row of a layer what its columns read of an input's (C,), (K, C / groups)."""
-    groups = node.args[6] if len(node.args) > 6 else 1
-    assert isinstance(groups, int)
-    return of_input.reshape(groups, -1).repeat_interleave(len(weight) // groups, 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -200,7 +193,7 @@ def _rounded_weight(
 ) -> _RoundedWeight:
     source = operand(node)
     kept = slice(None, None, max(1, len(weight) // _ROWS))
-    reads = _columns(node, weight, torch.arange(len(channels.ids[source])))[kept]  # (rows, C / groups)
+    reads = read_by_rows(node, weight, torch.arange(len(channels.ids[source])))[kept]  # (rows, C / groups)
     return _RoundedWeight(
         ids=channels.ids[source][reads],
         magnitude=weight[kept].abs().flatten(2).amax(2) if weight.dim() > 2 else weight[kept].abs(),

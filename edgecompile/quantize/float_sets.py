@@ -13,6 +13,7 @@ from functools import partial
 
 from torch.fx import Node
 
+from edgecompile.decibels import relative_noise
 from edgecompile.program import QuantizedProgram
 from edgecompile.quantize.layers import (
     QUANTIZE,
@@ -70,9 +71,9 @@ class FloatSets:
             for layer in quantized_layers(program.exported)
             if described(layer.compute) not in in_float  # between two quantized values all the same
         ]
-        noise = {row.name: _relative_noise(row.alone_sqnr_db) for row in sensitivity.rows}
+        noise = {row.name: relative_noise(row.alone_sqnr_db) for row in sensitivity.rows}
         self._weights = {
-            row.name: min(_relative_noise(row.weights_sqnr_db), noise[row.name]) for row in sensitivity.rows
+            row.name: min(relative_noise(row.weights_sqnr_db), noise[row.name]) for row in sensitivity.rows
         }
         self.layers = [layer for layer in layers if not _is_mover(layer)]
         self._total = max(sum(map(multiply_accumulates, self.layers)), 1)
@@ -188,7 +189,3 @@ def _is_mover(layer: QuantizedLayer) -> bool:
         and layer.kind not in _COMPUTING
         and all(parameters == layer.output_parameters for parameters in layer.input_parameters)
     )
-
-
-def _relative_noise(sqnr_db: float | None) -> float:
-    return 0.0 if sqnr_db is None else 10 ** (-sqnr_db / 10)

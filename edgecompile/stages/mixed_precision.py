@@ -161,14 +161,15 @@ def check_artifacts(rows: Sequence[Quality], budget: Budget) -> None:
     for row in rows:
         if row.against_float is None:
             continue
-        known = of_float is not None and row.accuracy is not None
-        drop = 100 * (of_float - row.accuracy) if known else None  # type: ignore[operator]
-        if budget.holds(row.against_float.sqnr_db, drop):
+        drop = None
+        if of_float is not None and row.accuracy is not None:
+            drop = 100 * (of_float - row.accuracy)
+        found = _judged(budget, (), row.against_float.sqnr_db, drop)
+        if found.holds:
             continue
-        lost = "" if drop is None else f", {drop:.2f} points of top-1 lost"
         raise BudgetNotMetError(
             f"the budget does not hold in {row.name}: {budget.text()}",
-            found=f"{row.against_float.sqnr_db:.2f} dB{lost}",
+            found=found.text(),
             hint="its engine rounds otherwise than the reference: ask for more, or leave the format out",
         )
 
@@ -207,12 +208,16 @@ def _trial(
         of_float = accuracy(floats, labels)
         drop = max(100 * (of_float - accuracy(own, labels)) for own in outputs)
     program.drop()
-    trial = Trial(
-        layers=tuple(layer.name for layer in kept),
+    trial = _judged(budget, tuple(layer.name for layer in kept), sqnr_db, drop)
+    verdict = "holds" if trial.holds else "does not hold"
+    cache.progress.note(f"{len(kept)} layers in float: {trial.text()}; the budget {verdict}")
+    return trial
+
+
+def _judged(budget: Budget, layers: tuple[str, ...], sqnr_db: float, drop: float | None) -> Trial:
+    return Trial(
+        layers=layers,
         sqnr_db=None if sqnr_db == math.inf else max(sqnr_db, LOWEST_SQNR_DB),
         accuracy_drop=drop,
         holds=budget.holds(sqnr_db, drop),
     )
-    verdict = "holds" if trial.holds else "does not hold"
-    cache.progress.note(f"{len(kept)} layers in float: {trial.text()}; the budget {verdict}")
-    return trial
