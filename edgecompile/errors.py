@@ -424,6 +424,13 @@ class PassBrokeProgramError(EdgecompileError):
     exit_status = 70
 
 
+class PruningBrokeProgramError(EdgecompileError):
+    """A pruned program does not compute what the whole one does with the same channels zeroed."""
+
+    code = "pruning-broke-program"
+    exit_status = 70
+
+
 class InternalError(EdgecompileError):
     """Anything that no other class foresees."""
 

@@ -80,6 +80,11 @@ class ProgramEditor:
         self._constants[node.name] = value
         return node
 
+    def set_constant(self, node: Node, value: torch.Tensor) -> None:
+        """Give a constant another value, of any shape; `refresh` tells its readers."""
+        self._constants[node.name] = value.detach().contiguous()
+        node.meta["val"] = self._fake_mode().from_tensor(self._constants[node.name], static_shapes=True)
+
     def insert(self, before: Node, target: Operator, *args: Any, like: Node | None = None) -> Node:
         """Insert a call before a node; `like` gives the source line to show for it."""
         with self.graph.inserting_before(before):
