@@ -166,9 +166,7 @@ class ChannelSearch:
         for ids in self.blocks:
             roots = self.roots()[ids]
             places = [
-                place
-                for place in range(roots.dim())
-                if not bool((roots == roots.narrow(place, 0, 1)).all())
+                place for place in range(roots.dim()) if not bool((roots == roots.narrow(place, 0, 1)).all())
             ]
             places.sort(key=lambda place: ids.shape[place])
             for place in places[:-1]:

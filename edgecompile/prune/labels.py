@@ -1,8 +1,8 @@
 """Which slices of a value go together: a label for each index along some of its axes.
 
 A value of shape (N, C, H, W) whose channels can be removed one by one has labels of shape (C,) on axis 1. A
-view that splits the channels into heads, (N, T, heads, width), has labels of shape (heads, width) on axes 2 and
-3: what is removed must then be whole rows or whole columns of them.
+view that splits the channels into heads, (N, T, heads, width), has labels of shape (heads, width) on axes 2
+and 3: what is removed must then be whole rows or whole columns of them.
 """
 
 from __future__ import annotations

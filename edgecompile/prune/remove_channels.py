@@ -9,9 +9,10 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.layer_rows import CONVOLUTIONS, TRANSPOSED, groups_of
 from edgecompile.prune.channel_groups import ChannelGroups
 from edgecompile.prune.labels import Labels
-from edgecompile.prune.rules_of_layers import CONVOLUTIONS, TRANSPOSED, groups_of, whole_groups
+from edgecompile.prune.rules_of_layers import whole_groups
 from edgecompile.prune.rules_of_shapes import slice_of
 
 aten = torch.ops.aten
@@ -92,8 +93,10 @@ class _Surgery:
         weight = self._editor.constant(node.args[1])
         assert weight is not None
         left = weight.shape[0] if node.target in CONVOLUTIONS else self._reads(node)
-        before = _integer(shape_of(node)[1]) if node.target in CONVOLUTIONS else _integer(
-            shape_of(operand(node))[1]
+        before = (
+            _integer(shape_of(node)[1])
+            if node.target in CONVOLUTIONS
+            else _integer(shape_of(operand(node))[1])
         )
         if groups >= _integer(shape_of(operand(node))[1]) // groups:  # whole groups were removed
             arguments = list(node.args)

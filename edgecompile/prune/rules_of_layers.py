@@ -1,4 +1,4 @@
-"""How channels go through operators with parameters, through normalizations and through products of values."""
+"""How channels go through operators with parameters, normalizations and products of values."""
 
 from __future__ import annotations
 
@@ -6,22 +6,11 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import operand, shape_of
+from edgecompile.layer_rows import CONVOLUTIONS, LINEAR, TRANSPOSED, groups_of
 from edgecompile.prune.channel_search import ChannelSearch, NotUnderstoodError, Rule
 from edgecompile.prune.labels import Labels
 
 aten = torch.ops.aten
-
-CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default, aten.conv3d.default)
-TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input)
-LINEAR = aten.linear.default
-
-
-def groups_of(node: Node) -> int:
-    """Return the groups of a convolution or transposed convolution."""
-    place = 6  # after output_padding in the one, after dilation in the other
-    groups = node.args[place] if len(node.args) > place else node.kwargs.get("groups", 1)
-    assert isinstance(groups, int)
-    return groups
 
 
 def convolution(search: ChannelSearch, node: Node) -> Labels | None:

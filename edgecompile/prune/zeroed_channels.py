@@ -110,12 +110,11 @@ def _broke(
 ) -> PruningBrokeProgramError:
     """Return an error that names the first value that differs."""
     by_name = {node.name: value for node, value in found.items()}
-    first = next(
-        (node for node, labels in groups.of_values.items() if _differs(node, labels, keep, expected, by_name)),
-        None,
-    )
+    labelled = groups.of_values.items()
+    differing = (node for node, labels in labelled if _differs(node, labels, keep, expected, by_name))
+    first = next(differing, None)
     return PruningBrokeProgramError(
-        f"removing channels is not the same as zeroing them: the outputs differ by {worst:.2g} of their range",
+        f"removing channels is not the same as zeroing them: outputs differ by {worst:.2g} of their range",
         where="" if first is None else f"{first.name}: {source_line(first)}",
         hint="build without --prune, and report this as a bug of edgecompile",
     )
@@ -154,7 +153,7 @@ def _layer_norm(node: Node, values: dict[Node, Any], labels: Labels, keep: torch
     weight, bias, epsilon = (_argument(node, values, place) for place in (2, 3, 4))
     mask = _mask(labels, keep, value).expand_as(value)
     if node.target is aten.rms_norm.default:
-        weight, epsilon, bias = weight, bias, None
+        epsilon, bias = bias, None  # it takes no bias, and its epsilon comes earlier
         epsilon = torch.finfo(value.dtype).eps if epsilon is None else epsilon
         normalized = value * (_mean(value.square(), mask, axes) + epsilon).rsqrt()
     else:

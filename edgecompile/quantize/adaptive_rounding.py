@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from edgecompile.layer_rows import groups_of
 from edgecompile.quantize.layer_walk import LayerStop
-from edgecompile.quantize.positions import groups_of, layer_positions
+from edgecompile.quantize.positions import layer_positions
 
 # The rectified sigmoid, h(v) = clamp(sigmoid(v) * (1.1 + 0.1) - 0.1, 0, 1), equation 23.
 _STRETCH = 1.1
@@ -88,7 +89,7 @@ class _Search:
     def __init__(self, stop: LayerStop, start: torch.Tensor, bias: torch.Tensor | None, limit: int) -> None:
         layer = stop.layer
         assert layer.weights is not None
-        groups = groups_of(layer)
+        groups = groups_of(layer.compute)
         self._start, self._limit = start, limit
         self._clamp = layer.clamp_bounds
         generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact

@@ -16,12 +16,13 @@ import torch
 
 from edgecompile.dataset import Sample
 from edgecompile.finding import Finding
+from edgecompile.layer_rows import groups_of
 from edgecompile.program import CapturedProgram, QuantizedProgram
 from edgecompile.progress import Progress
 from edgecompile.quantize.adaptive_rounding import round_adaptive
 from edgecompile.quantize.layer_walk import LayerStop, changeable_layers, walk_layers
 from edgecompile.quantize.layers import QuantizedLayer, Weights
-from edgecompile.quantize.positions import groups_of, layer_positions
+from edgecompile.quantize.positions import layer_positions
 from edgecompile.target import QuantizationSettings
 
 # Of the mean square of an input: what keeps inputs that the samples hardly use from being trusted.
@@ -186,7 +187,7 @@ class _Moments:
     def __init__(self, stop: LayerStop, *, second: bool) -> None:
         layer = stop.layer
         assert layer.weights is not None
-        self.groups = groups_of(layer)
+        self.groups = groups_of(layer.compute)
         self.length = layer.weights.weight[0].numel()
         self._read: list[torch.Tensor] = []
         self._wanted: list[torch.Tensor] = []

@@ -1,0 +1,174 @@
+"""Which units go: those that matter least for what they cost, until enough of the cost is gone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from edgecompile.prune.channel_groups import ChannelGroup, ChannelGroups
+from edgecompile.prune.costs import Term, prunable, total
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Choice:
+    """What stays.
+
+    Attributes:
+        keep: Of each unit, whether it stays, (units,), bool.
+        removed: The share of the prunable cost that is gone, 0 to 1.
+        held_back: Why no more could go, by the name of the group; empty where the target is met.
+    """
+
+    keep: torch.Tensor
+    removed: float
+    held_back: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far a group may shrink.
+
+    Attributes:
+        multiple: Widths become multiples of so many channels, where the whole width allows it.
+        minimum: The least channels of a layer.
+        most: By the name of a group, the greatest share of its units that may go.
+    """
+
+    multiple: int
+    minimum: int
+    most: Mapping[str, float]
+
+
+def choose_units(
+    groups: ChannelGroups,
+    terms: Sequence[Term],
+    importance: torch.Tensor,
+    *,
+    share: float,
+    limits: Limits,
+    keep: torch.Tensor | None = None,
+) -> Choice:
+    """Choose greedily: each time the few units of one group that matter least for the cost they take along.
+
+    Args:
+        groups: The groups of a program.
+        terms: Its costs.
+        importance: Of each unit, (units,): what removing it costs in quality; comparable over groups.
+        share: How much of the prunable cost is to go, 0 to 1.
+        limits: How far a group may shrink.
+        keep: What stays of earlier steps; all of it by default.
+    """
+    costs = _Costs(prunable(terms, groups), groups, keep)
+    goal = costs.whole * (1 - share)
+    shrinking = [_Shrinking(group, importance, limits, costs) for group in groups.groups if len(group.units)]
+    while costs.left > goal:
+        offers = [offer for group in shrinking if (offer := group.offer()) is not None]
+        if not offers:
+            break
+        best = min(offers, key=lambda offer: offer.price)
+        excess = costs.left - goal
+        if best.saved > 2 * excess:  # further from the goal than before, if another comes nearer
+            nearer = [offer for offer in offers if abs(offer.saved - excess) < excess]
+            if not nearer:
+                break
+            best = min(nearer, key=lambda offer: offer.price)
+        costs.remove(best.units)
+    removed = 1 - costs.left / costs.whole if costs.whole else 0.0
+    held_back = {} if costs.left <= goal * 1.03 else {group.name: group.reason() for group in shrinking}
+    return Choice(keep=costs.keep, removed=removed, held_back=held_back)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Offer:
+    """The next units of a group."""
+
+    units: torch.Tensor
+    saved: float
+    price: float
+
+
+class _Costs:
+    """The cost of what stays, and of what would stay without some units."""
+
+    def __init__(self, terms: Sequence[Term], groups: ChannelGroups, keep: torch.Tensor | None) -> None:
+        everything = torch.ones(groups.count, dtype=torch.bool)
+        self.keep = everything.clone() if keep is None else keep.clone()
+        self._terms = terms
+        self.whole = total(terms, everything)
+        self._own = [term.cost(self.keep) for term in terms]
+        self._reads: list[list[int]] = [[] for _ in range(groups.count)]
+        for index, term in enumerate(terms):
+            for unit in torch.cat([*term.widths]).unique().tolist():
+                self._reads[unit].append(index)
+        # No layer may lose all of its channels, and no product all of its terms.
+        widths = (labels.ids.reshape(-1) for several in groups.of_constants.values() for labels in several)
+        self._widths = list(widths)
+        self._within: list[list[int]] = [[] for _ in range(groups.count)]
+        for index, width in enumerate(self._widths):
+            for unit in width.unique().tolist():
+                self._within[unit].append(index)
+
+    @property
+    def left(self) -> float:
+        """The cost of what stays."""
+        return sum(self._own)
+
+    def saved(self, units: torch.Tensor) -> float:
+        """Return the cost that goes with units."""
+        keep = self.keep.clone()
+        keep[units] = False
+        touched = {index for unit in units.tolist() for index in self._reads[unit]}
+        return sum(self._own[index] - self._terms[index].cost(keep) for index in touched)
+
+    def narrowest(self, units: torch.Tensor) -> int:
+        """Return the least width of a layer that would be left without units."""
+        keep = self.keep.clone()
+        keep[units] = False
+        touched = {index for unit in units.tolist() for index in self._within[unit]}
+        return min((int(keep[self._widths[index]].sum()) for index in touched), default=0)
+
+    def remove(self, units: torch.Tensor) -> None:
+        """Remove units."""
+        self.keep[units] = False
+        for index in {index for unit in units.tolist() for index in self._reads[unit]}:
+            self._own[index] = self._terms[index].cost(self.keep)
+
+
+class _Shrinking:
+    """A group from which units go, the least important first."""
+
+    def __init__(self, group: ChannelGroup, importance: torch.Tensor, limits: Limits, costs: _Costs) -> None:
+        self.name = group.name
+        self._costs, self._importance = costs, importance
+        self._order = group.units[importance[group.units].argsort(stable=True)]
+        per_unit = max(1, min(group.widths) // max(1, len(group.units) + group.kept))
+        self._step = limits.multiple // math.gcd(limits.multiple, per_unit)
+        self._kept = group.kept
+        self._least = math.ceil(len(group.units) * (1 - limits.most.get(group.name, 1.0)) - 1e-9)
+        self._minimum = min(limits.minimum, *group.widths)
+        self._is_limited = group.name in limits.most
+
+    def offer(self) -> _Offer | None:
+        """Return the next units to go, or None where none may."""
+        left = self._order[self._costs.keep[self._order]]
+        total_units = len(left) + self._kept
+        count = total_units % self._step or self._step
+        if len(left) - count < self._least or count > len(left):
+            return None
+        units = left[:count]
+        if self._costs.narrowest(units) < self._minimum:
+            return None
+        saved = self._costs.saved(units)
+        if saved <= 0:
+            return None
+        price = float(self._importance[units].sum()) / saved
+        return _Offer(units=units, saved=saved, price=price)
+
+    def reason(self) -> str:
+        """Return why no more units go."""
+        if self._is_limited:
+            return "its ratio is reached"
+        return f"{self._minimum} channels are the least of a layer, in steps of {self._step} units"
