@@ -67,7 +67,7 @@ def _compile(
     cache: StageCache, settings: BuildSettings
 ) -> list[tuple[Target, Result[BundleFiles], list[Result[Emitted]]]]:
     """Return what each target's bundle is written from."""
-    targets = [load_target(name, settings.quantization) for name in settings.targets]
+    targets = [load_target(name, settings.overrides) for name in settings.targets]
     captured = captured_program(cache, settings)
     with workers_for(cache, _emitters(settings, targets), captured, jobs=settings.jobs) as workers:
         calibration, evaluation = _data(cache, captured, settings)

@@ -138,6 +138,20 @@ class InvalidConfigError(EdgecompileError):
     code = "invalid-config"
 
 
+class InvalidPruningError(EdgecompileError):
+    """A `--pruning` that the targets' table of that name cannot take."""
+
+    code = "invalid-pruning"
+
+
+class UnknownLayerError(UnknownNameError):
+    """A rule of pruning that is for no layer of the model."""
+
+    code = "unknown-layer"
+    kind = "layer"
+    listing = "`edgecompile inspect MODEL --groups` lists all."
+
+
 class InvalidQuantizationError(EdgecompileError):
     """`--quantization`, or the config's table, says what the target's own table could not."""
 
@@ -307,6 +321,13 @@ class NotFiniteValueError(EdgecompileError):
     exit_status = 3
 
 
+class NothingToPruneError(EdgecompileError):
+    """A model without channels that can be removed."""
+
+    code = "nothing-to-prune"
+    exit_status = 3
+
+
 class LoweringFailedError(EdgecompileError):
     """An emitter or its library cannot lower an operator of the program."""
 
@@ -315,6 +336,13 @@ class LoweringFailedError(EdgecompileError):
 
 
 # --- a gate failed: exit status 4 -----------------------------------------------------------------
+
+
+class PruningTargetNotMetError(EdgecompileError):
+    """Less can be removed than `--prune` asks for."""
+
+    code = "pruning-target-not-met"
+    exit_status = 4
 
 
 class BudgetNotMetError(EdgecompileError):

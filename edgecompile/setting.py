@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-Value = str | bool | int | float | tuple[str, ...] | None
+Value = str | bool | int | float | tuple[str, ...] | Mapping[str, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)

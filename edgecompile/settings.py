@@ -29,7 +29,7 @@ from edgecompile.problems import Problems
 from edgecompile.program import Precision
 from edgecompile.setting import Setting, Value
 from edgecompile.strict_toml import STRICT_KEBAB, parse, read_toml
-from edgecompile.target import Target, load_target, target_names, target_settings
+from edgecompile.target import OVERRIDABLE, Target, load_target, target_names, target_settings
 from edgecompile.user_code import check_spec
 
 
@@ -48,6 +48,8 @@ class Options:
     output: str | None = None
     cache: bool | None = None
     jobs: Annotated[int, Field(ge=0)] | None = None
+    prune: Annotated[float, Field(ge=0, lt=1)] | None = None
+    pruning: Mapping[str, Any] | None = None
     quantization: Mapping[str, Any] | None = None
     max_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     min_sqnr_db: Annotated[float, Field(ge=0)] | None = None
@@ -81,7 +83,8 @@ class BuildSettings:
         output: The folder that gets one folder for each target.
         cache: Whether results are kept for later builds, and those of earlier ones used.
         jobs: The most processes that lower at once; 0 for as many as CPUs and memory allow.
-        quantization: What is said instead of the targets' tables of this name; all keys exist there.
+        prune: The share that is removed of what pruning can remove; None for no pruning.
+        overrides: What is said instead of the targets' tables `pruning` and `quantization`; all keys exist.
         budget: What quality must hold; layers stay in float where it does not.
         sensitivity: Whether the report tells what the rounding of each layer costs.
         origins: Where each of the settings comes from, by its name on the command line.
@@ -98,7 +101,8 @@ class BuildSettings:
     output: Path = Path("build")
     cache: bool = True
     jobs: int = 0
-    quantization: tuple[Setting, ...] = ()
+    prune: float | None = None
+    overrides: tuple[Setting, ...] = ()
     budget: Budget = field(default_factory=Budget)
     sensitivity: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -117,6 +121,7 @@ class BuildSettings:
             "output": str(self.output),
             "cache": self.cache,
             "jobs": self.jobs,
+            "prune": self.prune,
             "max-accuracy-drop": self.budget.max_accuracy_drop,
             "min-sqnr-db": self.budget.min_sqnr_db,
             "sensitivity": self.sensitivity,
@@ -125,14 +130,14 @@ class BuildSettings:
             Setting(name=name, value=value, origin=self.origins.get(name, "default"))
             for name, value in values.items()
         )
-        return (*own, *self.quantization)
+        return (*own, *self.overrides)
 
     def plan(self) -> tuple[Setting, ...]:
         """Return what `--plan` prints: the settings of this build and of each of its targets."""
         of_targets = (
             replace(setting, name=f"{name}: {setting.name}")
             for name in self.targets
-            for setting in target_settings(name, self.quantization)
+            for setting in target_settings(name, self.overrides)
         )
         return (*self.own_settings(), *of_targets)
 
@@ -152,7 +157,7 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
     chosen: dict[str, Any] = {}
     origins = {"model": "argument"}
     for option in dataclasses.fields(Options):
-        if option.name == "quantization":
+        if option.name in OVERRIDABLE:
             continue  # Its keys may come from several sources.
         flag = option.name.replace("_", "-")
         for origin, layer in layers:
@@ -174,7 +179,8 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
         output=Path(chosen["output"]),
         cache=chosen["cache"],
         jobs=chosen["jobs"],
-        quantization=_overrides(layers),
+        prune=chosen.get("prune"),
+        overrides=_overrides(layers),
         budget=Budget(
             max_accuracy_drop=chosen.get("max_accuracy_drop"), min_sqnr_db=chosen.get("min_sqnr_db")
         ),
@@ -208,12 +214,13 @@ def _take_target_of_device(chosen: dict[str, Any], origins: dict[str, str]) -> N
 
 
 def _overrides(layers: Sequence[tuple[str, Options]]) -> tuple[Setting, ...]:
-    """Return what the sources say of quantization, key by key."""
+    """Return what the sources say of the targets' tables, key by key."""
     said = {}
-    for origin, layer in layers:
-        for key, value in (layer.quantization or {}).items():
-            name = f"quantization.{key}"
-            said[name] = Setting(name=name, value=value, origin=_origin(origin, "quantization"))
+    for table in OVERRIDABLE:
+        for origin, layer in layers:
+            for key, value in (getattr(layer, table) or {}).items():
+                name = f"{table}.{key}"
+                said[name] = Setting(name=name, value=value, origin=_origin(origin, table))
     return tuple(said.values())
 
 
@@ -254,7 +261,7 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
         )
     for name in settings.targets:
         with problems.collecting():
-            known = load_target(name, settings.quantization).formats
+            known = load_target(name, settings.overrides).formats
             for wrong in (format_name for format_name in settings.formats if format_name not in known):
                 problems.add(UnknownFormatError(wrong, known, where=f"target {name}"))
         with problems.collecting():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,8 @@ from pydantic import Field, with_config
 
 from edgecompile import catalogue, shipped
 from edgecompile.errors import (
+    EdgecompileError,
+    InvalidPruningError,
     InvalidQuantizationError,
     InvalidTargetError,
     UnknownPassError,
@@ -25,8 +27,15 @@ from edgecompile.errors import (
 )
 from edgecompile.problems import Problems
 from edgecompile.program import Precision
+from edgecompile.pruning import Importance, Measure
 from edgecompile.setting import Setting
 from edgecompile.strict_toml import STRICT, parse, read_toml
+
+OVERRIDABLE: Mapping[str, type[EdgecompileError]] = {
+    "quantization": InvalidQuantizationError,
+    "pruning": InvalidPruningError,
+}
+"""The tables in whose place a build may say its own, key by key, and what is raised where it may not."""
 
 
 @with_config(STRICT)
@@ -103,6 +112,45 @@ class QuantizationSettings:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class PruningSettings:
+    """How channels are chosen, and what makes up for those that are gone.
+
+    Attributes:
+        measure: What `--prune` removes a share of: multiply-accumulates, elements of parameters, their bytes
+            in INT8, or a prediction of the latency.
+        importance: What removing a channel is taken to cost: the sums of its absolute or squared weights, its
+            scale in batch norm, the energy of its values, what zeroing it changes at the outputs, or what
+            it changes once the weights after it make up for it.
+        channel_multiple: Widths become multiples of so many channels, so that SIMD kernels stay full.
+        minimum_width: The least channels of a layer.
+        steps: How often what the channels matter is measured anew, with part of them gone.
+        samples: The most samples of the calibration data that are used, evenly spaced.
+        least_squares: Whether the weights that stay are fitted to what their layers gave before.
+        distillation_steps: Of the training against the original; 0 for none.
+        distillation_minutes: The most that it takes.
+        distillation_batch: Samples of a step.
+        distillation_rate: By how much a step moves a weight at most, about, as a share of its tensor's size.
+        exclude: Layers, by name or by a pattern with `*`, whose channels all stay.
+        ratio: The share of the channels of a layer, by name or pattern, that goes whatever the others do.
+    """
+
+    measure: Measure
+    importance: Importance
+    channel_multiple: Annotated[int, Field(ge=1)]
+    minimum_width: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1)]
+    least_squares: bool
+    distillation_steps: Annotated[int, Field(ge=0)]
+    distillation_minutes: Annotated[float, Field(gt=0)]
+    distillation_batch: Annotated[int, Field(ge=1)]
+    distillation_rate: Annotated[float, Field(gt=0)]
+    exclude: tuple[str, ...] = ()
+    ratio: Mapping[str, Annotated[float, Field(ge=0, lt=1)]] = field(default_factory=dict)
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class EmitSettings:
     """How one format is written.
 
@@ -168,6 +216,7 @@ class Target:
     platform: Literal["android", "ios", "linux"]
     architecture: Literal["arm64", "x86-64"]
     passes: tuple[PassEntry, ...]
+    pruning: PruningSettings
     quantization: QuantizationSettings
     emit: Mapping[str, EmitSettings]
     validation: ValidationSettings
@@ -189,10 +238,15 @@ def target_names() -> tuple[str, ...]:
 
 
 def load_target(name: str, overrides: Sequence[Setting] = ()) -> Target:
-    """Read, merge and check a target, and put a build's own settings of quantization in the place of its.
+    """Read, merge and check a target, and put a build's own settings in the place of its.
+
+    Args:
+        name: The file's stem.
+        overrides: Keys of the tables `quantization` and `pruning`.
 
     Raises:
-        InvalidQuantizationError: An override is no key of the table, or of no value that it takes.
+        InvalidPruningError: An override is no key of its table, or of no value that it takes.
+        InvalidQuantizationError: The same.
         UnknownTargetError: There is no such file.
         InvalidTargetError: The file, or what it extends, does not follow the schema.
         UnknownPassError: It names a pass that does not exist.
@@ -237,12 +291,27 @@ def target_settings(name: str, overrides: Sequence[Setting] = ()) -> tuple[Setti
 
 
 def _overridden(target: Target, overrides: Sequence[Setting]) -> Target:
-    """Return a target with other settings of quantization, checked as those of a file are."""
+    """Return a target with other settings, checked as those of a file are."""
+    problems = Problems()
+    for table, error in OVERRIDABLE.items():
+        with problems.collecting():
+            target = _table_overridden(target, table, error, overrides)
+    problems.raise_any()
+    return target
+
+
+def _table_overridden(
+    target: Target, table: str, error: type[EdgecompileError], overrides: Sequence[Setting]
+) -> Target:
+    own = {override.name: override for override in overrides if override.name.startswith(f"{table}.")}
     document = target.to_dict()
-    for override in overrides:
-        document["quantization"][override.name.removeprefix("quantization.")] = override.value
-    origins = {override.name: override.origin for override in overrides}
-    return parse(Target, document, InvalidQuantizationError, origins.__getitem__)
+    for name, override in own.items():
+        document[table][name.removeprefix(f"{table}.")] = override.value
+
+    def locate(key: str) -> str:
+        return next(item.origin for name, item in own.items() if f"{key}.".startswith(f"{name}."))
+
+    return parse(Target, document, error, locate) if own else target
 
 
 def _path(name: str) -> Path:

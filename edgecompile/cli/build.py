@@ -22,6 +22,18 @@ from edgecompile.program import Precision
 @click.option("--evaluation", metavar="DATA", help="Other inputs, to measure quality on.")
 @click.option("--precision", type=click.Choice(get_args(Precision)), help="Default: int8.")
 @click.option(
+    "--prune",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="RATIO",
+    help="Remove channels until this share (0 to 1) of what they can save is gone.",
+)
+@click.option(
+    "--pruning",
+    type=KeyValue(),
+    multiple=True,
+    help="Instead of what the targets' tables of that name say; may be repeated.",
+)
+@click.option(
     "--quantization",
     type=KeyValue(),
     multiple=True,
@@ -69,7 +81,8 @@ def command(
 
     # click gives () for a repeatable option that was not used; "not said" is None.
     said = {name: None if value == () else value for name, value in flags.items()}
-    said["quantization"] = dict(flags["quantization"])
+    for table in ("pruning", "quantization"):
+        said[table] = dict(flags[table])
     if all_targets:
         said["target"] = _all_targets(said)
     settings = resolve(model, Options(**said), config)

@@ -11,6 +11,9 @@ import torch
 from edgecompile.prune.channel_groups import ChannelGroup, ChannelGroups
 from edgecompile.prune.costs import Term, prunable, total
 
+# By how much less than wanted may go, a share of the prunable cost: units go in steps.
+_SHORT = 0.03
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Choice:
@@ -34,12 +37,12 @@ class Limits:
     Attributes:
         multiple: Widths become multiples of so many channels, where the whole width allows it.
         minimum: The least channels of a layer.
-        most: By the name of a group, the greatest share of its units that may go.
+        fixed: By the name of a group, the share of its units that goes, whatever the others do.
     """
 
     multiple: int
     minimum: int
-    most: Mapping[str, float]
+    fixed: Mapping[str, float]
 
 
 def choose_units(
@@ -61,23 +64,30 @@ def choose_units(
         limits: How far a group may shrink.
         keep: What stays of earlier steps; all of it by default.
     """
-    costs = _Costs(prunable(terms, groups), groups, keep)
+    removable = groups.removable
+    for group in groups.groups:
+        if limits.fixed.get(group.name) == 0:
+            removable[group.units] = False
+    costs = _Costs(prunable(terms, removable), groups, keep)
     goal = costs.whole * (1 - share)
     shrinking = [_Shrinking(group, importance, limits, costs) for group in groups.groups if len(group.units)]
+    for group in shrinking:
+        group.shrink_to(limits.fixed.get(group.name))
+    free = [group for group in shrinking if group.name not in limits.fixed]
     while costs.left > goal:
-        offers = [offer for group in shrinking if (offer := group.offer()) is not None]
+        offers = [offer for group in free if (offer := group.offer()) is not None]
         if not offers:
             break
         best = min(offers, key=lambda offer: offer.price)
         excess = costs.left - goal
-        if best.saved > 2 * excess:  # further from the goal than before, if another comes nearer
-            nearer = [offer for offer in offers if abs(offer.saved - excess) < excess]
-            if not nearer:
+        if best.saved > excess:  # the last one: what ends nearest to the goal
+            best = min(offers, key=lambda offer: abs(offer.saved - excess))
+            if best.saved >= 2 * excess:
                 break
-            best = min(nearer, key=lambda offer: offer.price)
         costs.remove(best.units)
     removed = 1 - costs.left / costs.whole if costs.whole else 0.0
-    held_back = {} if costs.left <= goal * 1.03 else {group.name: group.reason() for group in shrinking}
+    is_met = removed >= share - _SHORT
+    held_back = {} if is_met else {group.name: group.reason() for group in shrinking}
     return Choice(keep=costs.keep, removed=removed, held_back=held_back)
 
 
@@ -114,7 +124,7 @@ class _Costs:
     @property
     def left(self) -> float:
         """The cost of what stays."""
-        return sum(self._own)
+        return math.fsum(self._own)
 
     def saved(self, units: torch.Tensor) -> float:
         """Return the cost that goes with units."""
@@ -144,19 +154,17 @@ class _Shrinking:
         self.name = group.name
         self._costs, self._importance = costs, importance
         self._order = group.units[importance[group.units].argsort(stable=True)]
-        per_unit = max(1, min(group.widths) // max(1, len(group.units) + group.kept))
-        self._step = limits.multiple // math.gcd(limits.multiple, per_unit)
         self._kept = group.kept
-        self._least = math.ceil(len(group.units) * (1 - limits.most.get(group.name, 1.0)) - 1e-9)
+        per_unit = max(1, min(group.widths) // (len(group.units) + group.kept))
+        self._step = limits.multiple // math.gcd(limits.multiple, per_unit)
         self._minimum = min(limits.minimum, *group.widths)
-        self._is_limited = group.name in limits.most
+        self._is_fixed = group.name in limits.fixed
 
     def offer(self) -> _Offer | None:
         """Return the next units to go, or None where none may."""
-        left = self._order[self._costs.keep[self._order]]
-        total_units = len(left) + self._kept
-        count = total_units % self._step or self._step
-        if len(left) - count < self._least or count > len(left):
+        left = self._left()
+        count = (len(left) + self._kept) % self._step or self._step
+        if count > len(left):
             return None
         units = left[:count]
         if self._costs.narrowest(units) < self._minimum:
@@ -164,11 +172,24 @@ class _Shrinking:
         saved = self._costs.saved(units)
         if saved <= 0:
             return None
-        price = float(self._importance[units].sum()) / saved
-        return _Offer(units=units, saved=saved, price=price)
+        return _Offer(units=units, saved=saved, price=float(self._importance[units].sum()) / saved)
+
+    def shrink_to(self, share: float | None) -> None:
+        """Remove the share of the units that a rule says, to the nearest step."""
+        goal = 0 if share is None else share * len(self._order)
+        while (offer := self.offer()) is not None:
+            gone = len(self._order) - len(self._left())
+            if gone + len(offer.units) / 2 > goal:
+                return
+            self._costs.remove(offer.units)
 
     def reason(self) -> str:
         """Return why no more units go."""
-        if self._is_limited:
-            return "its ratio is reached"
-        return f"{self._minimum} channels are the least of a layer, in steps of {self._step} units"
+        left = f"{len(self._left()) + self._kept} of {len(self._order) + self._kept} units are left"
+        if self._is_fixed:
+            return f"{left}, as its rule says"
+        kept = f"; {self._kept} have to stay" if self._kept else ""
+        return f"{left}: {self._minimum} channels are the least, in steps of {self._step} units{kept}"
+
+    def _left(self) -> torch.Tensor:
+        return self._order[self._costs.keep[self._order]]

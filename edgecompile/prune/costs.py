@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.export import ExportedProgram
@@ -15,11 +14,13 @@ from edgecompile.graph_edit import operand, shape_of
 from edgecompile.layer_rows import LINEAR, TRANSPOSED
 from edgecompile.prune.channel_groups import ChannelGroups
 from edgecompile.prune.layer_inputs import LAYERS
+from edgecompile.pruning import Measure
 from edgecompile.quantize.layers import constants_of
 
 aten = torch.ops.aten
 
-Measure = Literal["macs", "parameters"]
+# A Cortex-A76 does 32 int8 MACs in a cycle for each of its two pipes that can, and moves some 4 bytes.
+_MACS_PER_BYTE = 16
 _PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.scaled_dot_product_attention.default)
 
 
@@ -43,8 +44,18 @@ class Term:
 
 
 def terms_of(exported: ExportedProgram, groups: ChannelGroups, measure: Measure) -> tuple[Term, ...]:
-    """Return the cost of a program for one sample: multiply-accumulates, or elements of parameters."""
-    return _parameters(exported, groups) if measure == "parameters" else _macs(exported, groups)
+    """Return the cost of a program for one sample.
+
+    `macs` are multiply-accumulates, `parameters` elements of constants, `size` their bytes in INT8 (four for
+    each element of a vector: biases and scales). `latency` is a prediction in the time of one MAC: the MACs,
+    and what layers read and write, each byte as long as some MACs (the roofline model, Williams et al. 2009,
+    with both parts added).
+    """
+    if measure == "macs":
+        return _macs(exported, groups)
+    if measure == "latency":
+        return (*_macs(exported, groups), *_traffic(exported, groups))
+    return _parameters(exported, groups, vector_bytes=4 if measure == "size" else 1)
 
 
 def total(terms: Sequence[Term], keep: torch.Tensor) -> float:
@@ -52,9 +63,8 @@ def total(terms: Sequence[Term], keep: torch.Tensor) -> float:
     return sum(term.cost(keep) for term in terms)
 
 
-def prunable(terms: Sequence[Term], groups: ChannelGroups) -> tuple[Term, ...]:
-    """Return the terms that change where some unit is removed that can be."""
-    removable = groups.removable
+def prunable(terms: Sequence[Term], removable: torch.Tensor) -> tuple[Term, ...]:
+    """Return the terms that change where some unit is removed of those that can be, (units,), bool."""
     return tuple(term for term in terms if any(bool(removable[width].any()) for width in term.widths))
 
 
@@ -62,13 +72,30 @@ def _widths(node: Node, groups: ChannelGroups) -> tuple[torch.Tensor, ...]:
     return tuple(labels.ids.reshape(-1) for labels in groups.of_constants.get(node, ()))
 
 
-def _parameters(exported: ExportedProgram, groups: ChannelGroups) -> tuple[Term, ...]:
-    constants = constants_of(exported)
-    return tuple(
-        Term(node=node, base=float(constants[node.name].numel()), widths=_widths(node, groups))
-        for node in exported.graph.find_nodes(op="placeholder")
-        if node.name in constants
-    )
+def _parameters(exported: ExportedProgram, groups: ChannelGroups, *, vector_bytes: int) -> tuple[Term, ...]:
+    constants, found = constants_of(exported), []
+    for node in exported.graph.find_nodes(op="placeholder"):
+        if node.name in constants:
+            value = constants[node.name]
+            each = 1 if value.dim() > 1 else vector_bytes
+            found.append(Term(node=node, base=float(value.numel() * each), widths=_widths(node, groups)))
+    return tuple(found)
+
+
+def _traffic(exported: ExportedProgram, groups: ChannelGroups) -> tuple[Term, ...]:
+    """Return what layers read and write in INT8, in MACs that take as long."""
+    constants, found = constants_of(exported), []
+    for node in exported.graph.nodes:
+        if node.target not in LAYERS and node.target not in _PRODUCTS:
+            continue
+        for value in (node, *node.all_input_nodes):
+            labels = groups.of_values.get(value)
+            widths = () if labels is None else (labels.ids.reshape(-1),)
+            if value.name in constants:
+                widths = _widths(value, groups)
+            elements = math.prod(size for size in shape_of(value) if isinstance(size, int))
+            found.append(Term(node=node, base=float(elements * _MACS_PER_BYTE), widths=widths))
+    return tuple(found)
 
 
 def _macs(exported: ExportedProgram, groups: ChannelGroups) -> tuple[Term, ...]:

@@ -10,11 +10,12 @@ from torch.fx import Node
 
 from edgecompile.dataset import Sample
 from edgecompile.graph_edit import operand, output_nodes
-from edgecompile.layer_rows import groups_of, weight_rows
+from edgecompile.layer_rows import LINEAR, groups_of, weight_rows
 from edgecompile.progress import Progress
 from edgecompile.prune.channel_groups import ChannelGroups
+from edgecompile.prune.elimination import Columns, eliminate
 from edgecompile.prune.labels import Labels
-from edgecompile.prune.layer_inputs import LAYERS, input_moments, input_power, readers_of
+from edgecompile.prune.layer_inputs import LAYERS, Moments, Reader, input_moments, input_power, readers_of
 from edgecompile.quantize.layers import constants_of
 from edgecompile.quantize.node_values import computed_value, given_values
 
@@ -76,29 +77,13 @@ def taylor(
     its positions, is gradient times weight of the columns that read it.
     """
     readers = readers_of(exported, groups)
-    names = {operand(reader.node, 1).name for reader in readers}
+    weights = [operand(reader.node, 1) for reader in readers]
     generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
     found = torch.zeros(groups.count, dtype=torch.float64)
     for sample in samples:
-        values, weights = given_values(exported, sample.inputs), {}
-        for node in values:
-            if node.name in names:
-                weights[node.name] = values[node] = values[node].detach().requires_grad_()
-        with torch.enable_grad():
-            for node in exported.graph.nodes:
-                if node.op == "call_function":
-                    values[node] = computed_value(node, values)
-            projected = torch.zeros(())
-            for node in output_nodes(exported.graph):
-                if values[node].is_floating_point():
-                    direction = torch.randn(values[node].shape, generator=generator)
-                    power = values[node].detach().square().sum().clamp_min(1e-12)
-                    projected = projected + (values[node] * direction).sum() / power.sqrt()
-        gradients = torch.autograd.grad(projected, list(weights.values()), allow_unused=True)
-        by_name = dict(zip(weights, gradients, strict=True))
+        gradients = _gradients(exported, weights, weights, sample, generator)
         change = torch.zeros(groups.count, dtype=torch.float64)
-        for reader in readers:
-            gradient = by_name[operand(reader.node, 1).name]
+        for reader, gradient in zip(readers, gradients, strict=True):
             if gradient is not None:
                 change.index_add_(0, reader.units, reader.per_channel(gradient * reader.weight).double())
         found += change.square()
@@ -106,28 +91,111 @@ def taylor(
     return found / len(samples)
 
 
+def _gradients(
+    exported: ExportedProgram,
+    leaves: Sequence[Node],
+    of: Sequence[Node],
+    sample: Sample,
+    generator: torch.Generator,
+) -> tuple[torch.Tensor | None, ...]:
+    """Return gradients of the outputs, each divided by its norm, along a random direction.
+
+    Args:
+        exported: The program.
+        leaves: The constants that gradients can be taken of: what depends on none of them has none.
+        of: The nodes whose gradients are wanted.
+        sample: The inputs.
+        generator: Draws the direction.
+    """
+    values = given_values(exported, sample.inputs)
+    for leaf in leaves:
+        values[leaf] = values[leaf].detach().requires_grad_()
+    projected = torch.zeros(())
+    with torch.enable_grad():
+        for node in exported.graph.nodes:
+            if node.op == "call_function":
+                values[node] = computed_value(node, values)
+        for node in output_nodes(exported.graph):
+            if values[node].is_floating_point():
+                direction = torch.randn(values[node].shape, generator=generator)
+                power = values[node].detach().square().sum().clamp_min(1e-12)
+                projected = projected + (values[node] * direction).sum() / power.sqrt()
+    return torch.autograd.grad(projected, [values[node] for node in of], allow_unused=True)
+
+
 def reconstruction(
     exported: ExportedProgram, groups: ChannelGroups, samples: Sequence[Sample], progress: Progress
 ) -> torch.Tensor:
-    """The error that is left in the layers after a unit once their other weights make up for it.
+    """What the outputs change by once the other weights of the layers after a unit make up for it.
 
-    With the second moments A of what a layer reads, removing the columns u and solving for the others leaves
-    W_u (inv(A)_uu)^-1 W_u' (Hassibi & Stork 1993, "Optimal Brain Surgeon"), here a share of the power of the
-    layer's outputs, one column at a time.
+    Units of a group are eliminated one after another (`elimination.py`). How much a layer's output matters is
+    the squared gradient of the model's outputs there, so that the curvature is the Kronecker product of
+    both (Martens & Grosse 2015, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature",
+    arXiv:1503.05671).
     """
     readers = readers_of(exported, groups)
-    found = torch.zeros(groups.count, dtype=torch.float64)
     moments = input_moments(exported, readers, samples, progress)
-    for reader, moment in zip(readers, moments, strict=True):
+    slopes = _output_slopes(exported, readers, moments, samples)
+    found = torch.zeros(groups.count, dtype=torch.float64)
+    for group in groups.groups:
+        columns = []
+        for reader, moment, slope in zip(readers, moments, slopes, strict=True):
+            of_unit = [(reader.units == unit).nonzero().flatten() for unit in group.units]
+            if moment is None or not of_unit or not len(of_unit[0]):
+                continue
+            taps = len(moment.power) // len(reader.units)
+            channels = torch.stack(of_unit)
+            columns.append(
+                Columns(
+                    rows=_scaled_rows(reader, slope),
+                    covariance=moment.shrunk(),
+                    of_unit=(channels[:, :, None] * taps + torch.arange(taps)).flatten(1),
+                )
+            )
+        if columns:
+            found[group.units] = eliminate(len(group.units), columns)
+    return found
+
+
+def _output_slopes(
+    exported: ExportedProgram,
+    readers: Sequence[Reader],
+    moments: Sequence[Moments | None],
+    samples: Sequence[Sample],
+) -> list[torch.Tensor]:
+    """Return how much a squared error at each reader's channels matters at the outputs, (K,).
+
+    It is the squared gradient, summed over positions as if errors there were independent, times what makes
+    the changes by single channels of the input as large as they are: errors of neighbours mostly agree.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weights, nodes = [operand(reader.node, 1) for reader in readers], [reader.node for reader in readers]
+    slopes = [torch.zeros(1, dtype=torch.float64) for _ in readers]
+    changes = [torch.zeros(1, dtype=torch.float64) for _ in readers]
+    for sample in samples:
+        gradients = _gradients(exported, weights, [*nodes, *weights], sample, generator)
+        pairs = zip(gradients[: len(nodes)], gradients[len(nodes) :], strict=True)
+        for index, (of_output, of_weight) in enumerate(pairs):
+            if of_output is None or of_weight is None:
+                continue
+            reader = readers[index]
+            axis = of_output.dim() - 1 if reader.node.target is LINEAR else 1
+            own = of_output.movedim(axis, 0).flatten(1).square().sum(1).double()
+            slopes[index] = slopes[index] + own / len(samples)
+            change = reader.per_channel(of_weight * reader.weight).double().square()
+            changes[index] = changes[index] + change / len(samples)
+    for index, (reader, moment) in enumerate(zip(readers, moments, strict=True)):
         if moment is None:
             continue
-        rows = weight_rows(reader.node, reader.weight.double(), groups_of(reader.node)).flatten(0, 1)
-        power = ((rows @ moment) * rows).sum()
-        damped = moment + 1e-3 * moment.diagonal().mean().clamp_min(1e-12) * torch.eye(len(moment))
-        spread = torch.linalg.inv(damped).diagonal().clamp_min(1e-12)
-        error = (rows.square().sum(0) / spread).reshape(len(reader.units), -1).sum(1)
-        found.index_add_(0, reader.units, error / power.clamp_min(1e-12))
-    return found
+        power = _scaled_rows(reader, slopes[index]).square().sum(0) * moment.power
+        slopes[index] = slopes[index] * (changes[index].sum() / power.sum().clamp_min(1e-30))
+    return slopes
+
+
+def _scaled_rows(reader: Reader, slope: torch.Tensor) -> torch.Tensor:
+    """Return the rows of a reader's weight, each scaled by how much its output matters, (outputs, length)."""
+    rows = weight_rows(reader.node, reader.weight.double(), groups_of(reader.node)).flatten(0, 1)
+    return rows * slope.repeat_interleave(len(rows) // len(slope)).sqrt()[:, None]
 
 
 Importance = Callable[

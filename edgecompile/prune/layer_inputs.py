@@ -11,7 +11,7 @@ from torch.fx import Node
 
 from edgecompile.dataset import Sample
 from edgecompile.graph_edit import operand
-from edgecompile.layer_rows import CONVOLUTIONS, LINEAR, TRANSPOSED, groups_of, rows_read
+from edgecompile.layer_rows import CONVOLUTIONS, LINEAR, TRANSPOSED, rows_read
 from edgecompile.progress import Progress
 from edgecompile.prune.channel_groups import ChannelGroups
 from edgecompile.quantize.layers import constants_of
@@ -74,14 +74,35 @@ def input_power(
     return found
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Moments:
+    """Moments of the rows that a weight meets; of a convolution in groups, the mean over its groups.
+
+    Attributes:
+        count: Of the rows that were seen.
+        power: The mean squares, (length,), float64.
+        covariance: (length, length), float64.
+    """
+
+    count: int
+    power: torch.Tensor
+    covariance: torch.Tensor
+
+    def shrunk(self) -> torch.Tensor:
+        """Return a covariance that few rows do not make singular.
+
+        It is the posterior mean under an inverse Wishart prior around its own diagonal that counts for as
+        many rows as they are long.
+        """
+        weight = len(self.power) / (len(self.power) + self.count)
+        return self.covariance * (1 - weight) + torch.diag(self.covariance.diagonal()) * weight
+
+
 def input_moments(
     exported: ExportedProgram, readers: Sequence[Reader], samples: Sequence[Sample], progress: Progress
-) -> list[torch.Tensor | None]:
-    """Return the second moments of the rows that each reader's weight meets, (length, length), float64.
-
-    Those of a convolution in groups are the mean over its groups; None where `rows_read` gives none.
-    """
-    found: list[torch.Tensor | None] = [None] * len(readers)
+) -> list[Moments | None]:
+    """Return the moments of what each reader's weight meets; None where `rows_read` gives no rows."""
+    sums: list[tuple[int, torch.Tensor, torch.Tensor]] = [(0, torch.zeros(1), torch.zeros(1))] * len(readers)
     generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
 
     def look(index: int, value: torch.Tensor) -> None:
@@ -90,12 +111,16 @@ def input_moments(
         if rows is None:
             return
         rows = rows[torch.randperm(len(rows), generator=generator)[:_POSITIONS]].flatten(0, 1)
-        moment = (rows.T @ rows).double() * (groups_of(node) / len(rows) / len(samples))
-        known = found[index]
-        found[index] = moment if known is None else known + moment
+        count, total, second = sums[index]
+        sums[index] = count + len(rows), total + rows.sum(0).double(), second + (rows.T @ rows).double()
 
     _visit(exported, readers, samples, progress, look)
-    return found
+    return [_moments(*item) if item[0] else None for item in sums]
+
+
+def _moments(count: int, total: torch.Tensor, second: torch.Tensor) -> Moments:
+    mean, second = total / count, second / count
+    return Moments(count=count, power=second.diagonal(), covariance=second - mean[:, None] * mean)
 
 
 def _visit(

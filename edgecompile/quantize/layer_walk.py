@@ -7,9 +7,8 @@ sees the errors of those before it as they are in the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -19,7 +18,7 @@ from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.progress import Progress
 from edgecompile.quantize.exact_layer import ExactLayer
 from edgecompile.quantize.layers import QuantizedLayer, Weights, constants_of, quantized_layers
-from edgecompile.quantize.node_values import computed_value, given_values
+from edgecompile.quantize.node_values import SampleValues, computed_value
 from edgecompile.quantize.reference import value_between
 from edgecompile.quantize.side_by_side import float_nodes
 
@@ -112,7 +111,7 @@ def _quantized_values(
     inside = {node for layer in layers.values() for node in layer.nodes}
     nodes = [node for node in exported.graph.nodes if node not in inside]
     sources = {node: layers[node].sources if node in layers else node.all_input_nodes for node in nodes}
-    values = _SampleValues(exported, samples, sources)
+    values = SampleValues(exported, samples, sources)
     for node in nodes:
         if node.op != "call_function":
             continue
@@ -125,40 +124,13 @@ def _quantized_values(
         yield node
 
 
-class _SampleValues:
-    """The values of a program's nodes for all samples; each is let go when its last reader is computed.
-
-    Attributes:
-        known: Those that are still read, one mapping a sample.
-    """
-
-    def __init__(
-        self,
-        exported: ExportedProgram,
-        samples: Sequence[Inputs],
-        sources: Mapping[Node, Iterable[Node]],
-    ) -> None:
-        self.known = [given_values(exported, inputs) for inputs in samples]
-        self._sources = sources
-        self._last_reader = {source: node for node, read in sources.items() for source in read}
-
-    def put(self, node: Node, values: Sequence[Any]) -> None:
-        """Keep a node's values, one a sample, and let go what only it and nodes before it read."""
-        for known, value in zip(self.known, values, strict=True):
-            known[node] = value
-        for source in set(self._sources[node]):
-            if self._last_reader[source] is node:
-                for known in self.known:
-                    del known[source]
-
-
 class _FloatValues:
     """The float program's values for all samples, each computed when it is asked for, in order."""
 
     def __init__(self, exported: ExportedProgram, samples: Sequence[Inputs]) -> None:
         self._constants = constants_of(exported)
         sources = {node: node.all_input_nodes for node in exported.graph.nodes}
-        self._values = _SampleValues(exported, samples, sources)
+        self._values = SampleValues(exported, samples, sources)
         self._nodes = (node for node in exported.graph.nodes if node.op == "call_function")
 
     def of(self, wanted: Node) -> list[torch.Tensor]:

@@ -1,8 +1,8 @@
-"""The values of a program's nodes, computed one by one."""
+"""The values of a program's nodes, computed one by one, for one sample or for many side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -33,3 +33,30 @@ def all_values(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> dic
         if node.op == "call_function":
             values[node] = computed_value(node, values)
     return values
+
+
+class SampleValues:
+    """The values of a program's nodes for all samples; each is let go when its last reader is computed.
+
+    Attributes:
+        known: Those that are still read, one mapping a sample.
+    """
+
+    def __init__(
+        self,
+        exported: ExportedProgram,
+        samples: Sequence[Sequence[torch.Tensor]],
+        sources: Mapping[Node, Iterable[Node]],
+    ) -> None:
+        self.known = [given_values(exported, inputs) for inputs in samples]
+        self._sources = sources
+        self._last_reader = {source: node for node, read in sources.items() for source in read}
+
+    def put(self, node: Node, values: Sequence[Any]) -> None:
+        """Keep a node's values, one a sample, and let go what only it and nodes before it read."""
+        for known, value in zip(self.known, values, strict=True):
+            known[node] = value
+        for source in set(self._sources[node]):
+            if self._last_reader[source] is node:
+                for known in self.known:
+                    del known[source]
