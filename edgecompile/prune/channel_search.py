@@ -60,7 +60,7 @@ class ChannelSearch:
 
     def unite(self, one: torch.Tensor, other: torch.Tensor) -> None:
         """Let labels be one, element by element."""
-        pairs = torch.stack([one.reshape(-1), other.reshape(-1)], 1).unique(dim=0)
+        pairs = torch.unique(torch.stack([one.reshape(-1), other.reshape(-1)], 1), dim=0)
         for left, right in pairs.tolist():
             first, second = self.root(left), self.root(right)
             if first != second:
@@ -77,7 +77,7 @@ class ChannelSearch:
         if labels is None:
             return
         ids = labels.ids if isinstance(labels, Labels) else labels
-        for label in ids.unique().tolist():
+        for label in torch.unique(ids).tolist():
             self.held.setdefault(label, reason)
 
     def root(self, label: int) -> int:

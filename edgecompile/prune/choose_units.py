@@ -101,27 +101,27 @@ class _Costs:
         self._own = [term.cost(self.keep) for term in terms]
         self._reads: list[list[int]] = [[] for _ in range(groups.count)]
         for index, term in enumerate(terms):
-            for unit in torch.cat([*term.widths]).unique().tolist():
+            for unit in torch.unique(torch.cat([*term.widths])).tolist():
                 self._reads[unit].append(index)
         # No layer may lose all of its channels, and no product all of its terms.
         widths = (labels.ids.reshape(-1) for several in groups.of_constants.values() for labels in several)
         self._widths = list(widths)
         self._within: list[list[int]] = [[] for _ in range(groups.count)]
         for index, width in enumerate(self._widths):
-            for unit in width.unique().tolist():
+            for unit in torch.unique(width).tolist():
                 self._within[unit].append(index)
 
     @property
     def left(self) -> float:
         """The cost of what stays."""
-        return sum(self._own)
+        return math.fsum(self._own)
 
     def saved(self, units: torch.Tensor) -> float:
         """Return the cost that goes with units."""
         keep = self.keep.clone()
         keep[units] = False
         touched = {index for unit in units.tolist() for index in self._reads[unit]}
-        return sum(self._own[index] - self._terms[index].cost(keep) for index in touched)
+        return math.fsum(self._own[index] - self._terms[index].cost(keep) for index in touched)
 
     def narrowest(self, units: torch.Tensor) -> int:
         """Return the least width of a layer that would be left without units."""

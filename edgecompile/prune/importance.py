@@ -43,7 +43,9 @@ def batch_norm(
     found = torch.zeros(groups.count)
     for node in exported.graph.nodes:
         scale = node.args[1] if node.target is aten.batch_norm.default else None
-        for labels in groups.of_constants.get(scale, ()) if isinstance(scale, Node) else ():
+        if not isinstance(scale, Node):
+            continue
+        for labels in groups.of_constants.get(scale, ()):
             found.index_add_(0, labels.ids, constants[scale.name].abs())
     weights = l2(exported, groups, samples, progress)
     scaled = _of_group_mean(groups, found)

@@ -71,7 +71,7 @@ class _Surgery:
         axis = _axis(node.args[2] if len(node.args) > 2 else 0, operand(node))
         if source is None or not source.on(axis):
             return
-        stays = self._keep[source.ids].split([result.shape[axis] for result in node.meta["val"]])
+        stays = torch.split(self._keep[source.ids], [result.shape[axis] for result in node.meta["val"]])
         node.target = aten.split_with_sizes.default
         node.args = (operand(node), [int(part.sum()) for part in stays], axis)
 

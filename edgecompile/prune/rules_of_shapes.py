@@ -52,7 +52,7 @@ def permute(search: ChannelSearch, node: Node) -> Labels | None:
     if node.target is aten.permute.default:
         given = node.args[1]
         assert isinstance(given, list | tuple)
-        order = [int(axis) % rank for axis in given]  # type: ignore[call-overload]
+        order = [_integer(axis) % rank for axis in given]
     else:
         order = list(range(rank))
         first, second = (_integer(axis) % rank for axis in ((0, 1) if len(node.args) < 3 else node.args[1:3]))
@@ -219,7 +219,7 @@ def split(search: ChannelSearch, node: Node) -> Labels | None:
         search.of_parts[node] = [source] * len(results)
         return None
     search.require(len(source.axes) == 1, "one of their axes is split")
-    parts = source.ids.split([result.shape[axis] for result in results])
+    parts = torch.split(source.ids, [result.shape[axis] for result in results])
     search.of_parts[node] = [Labels(axes=(axis,), ids=ids) for ids in parts]
     return None
 

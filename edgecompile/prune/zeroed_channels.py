@@ -148,7 +148,7 @@ def _mask(labels: Labels, keep: torch.Tensor, value: torch.Tensor) -> torch.Tens
 def _layer_norm(node: Node, values: dict[Node, Any], labels: Labels, keep: torch.Tensor) -> torch.Tensor:
     shape = node.args[1]
     assert isinstance(shape, list | tuple)
-    value = values[operand(node)]
+    value: torch.Tensor = values[operand(node)]
     axes = tuple(range(value.dim() - len(shape), value.dim()))
     weight, bias, epsilon = (_argument(node, values, place) for place in (2, 3, 4))
     mask = _mask(labels, keep, value).expand_as(value)
@@ -181,8 +181,8 @@ def _mean_of_channels(
 ) -> torch.Tensor:
     value = values[operand(node)]
     axes = node.args[1]
-    assert isinstance(axes, list | tuple | int)
-    gone = {axis % value.dim() for axis in ([axes] if isinstance(axes, int) else axes)}  # type: ignore[operator]
+    assert isinstance(axes, list | tuple)
+    gone = {axis % value.dim() for axis in axes}
     if not gone & set(labels.axes):
         return computed_value(node, values)  # type: ignore[no-any-return]
     stays = keep[labels.ids]
