@@ -48,15 +48,9 @@ def permute(search: ChannelSearch, node: Node) -> Labels | None:
     source = search.of(node.args[0])
     if source is None:
         return None
-    rank = len(shape_of(node))
-    if node.target is aten.permute.default:
-        given = node.args[1]
-        assert isinstance(given, list | tuple)
-        order = [_integer(axis) % rank for axis in given]
-    else:
-        order = list(range(rank))
-        first, second = (_integer(axis) % rank for axis in ((0, 1) if len(node.args) < 3 else node.args[1:3]))
-        order[first], order[second] = order[second], order[first]
+    assert callable(node.target)
+    numbered = torch.empty(tuple(range(len(shape_of(node)))), device="meta")  # each axis as long as its number
+    order = node.target(numbered, *node.args[1:]).shape
     return source.moved({old: new for new, old in enumerate(order)})
 
 
@@ -77,12 +71,7 @@ def reduce(search: ChannelSearch, node: Node) -> Labels | None:
     source = search.of(node.args[0])
     if source is None:
         return None
-    rank = len(shape_of(operand(node)))
-    place = 2 if node.target is aten.linalg_vector_norm.default else 1
-    given = node.args[place] if len(node.args) > place else None
-    listed = [given] if isinstance(given, int) else given
-    gone = {_integer(axis) % rank for axis in listed} if isinstance(listed, list | tuple) else set()
-    gone = gone or set(range(rank))
+    rank, gone = len(shape_of(operand(node))), reduced_axes(node)
     summed = [axis for axis in source.axes if axis in gone]
     if summed:
         search.require(
@@ -92,6 +81,16 @@ def reduce(search: ChannelSearch, node: Node) -> Labels | None:
         return None
     keeps = len(shape_of(node)) == rank
     return source.moved({axis: axis - (0 if keeps else sum(a < axis for a in gone)) for axis in source.axes})
+
+
+def reduced_axes(node: Node) -> set[int]:
+    """Return the axes that a sum, mean or the like is over."""
+    rank = len(shape_of(operand(node)))
+    place = 2 if node.target is aten.linalg_vector_norm.default else 1
+    given = node.args[place] if len(node.args) > place else None
+    listed = [given] if isinstance(given, int) else given
+    axes = {_integer(axis) % rank for axis in listed} if isinstance(listed, list | tuple) else set()
+    return axes or set(range(rank))
 
 
 def softmax(search: ChannelSearch, node: Node) -> Labels | None:
@@ -188,6 +187,8 @@ def slice_of(node: Node) -> tuple[int, int, int, int]:
     size = shape[axis]
     start = node.args[2] if len(node.args) > 2 else 0
     end = node.args[3] if len(node.args) > 3 else None
+    if node.target is aten.narrow.default and isinstance(start, int):
+        end = start % size + _integer(end) if isinstance(size, int) else None
     step = _integer(node.args[4] if len(node.args) > 4 else 1)
     if not isinstance(size, int) or not isinstance(start, int | None) or not isinstance(end, int | None):
         return axis, 0, 0, 0
@@ -282,9 +283,18 @@ SPLITS = (
     aten.split.sizes,
     aten.split_with_sizes.default,
     aten.chunk.default,
-    aten.unbind.int,
+    aten.tensor_split.sections,
+    aten.tensor_split.indices,
 )
-SUMS = (aten.mean.dim, aten.sum.dim_IntList, aten.linalg_vector_norm.default)
+_ORDERS = (
+    *(aten.permute.default, aten.transpose.int, aten.t.default, aten.mT.default),
+    *(aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist),
+    *(aten.swapaxes.default, aten.swapdims.default),
+)
+SUMS = (
+    *(aten.mean.dim, aten.mean.default, aten.sum.dim_IntList, aten.sum.default),
+    aten.linalg_vector_norm.default,
+)
 _SAME = (
     aten.dropout.default,
     aten.feature_dropout.default,
@@ -317,18 +327,19 @@ _PICTURES = (
 )
 RULES: dict[object, Rule] = {
     **dict.fromkeys(VIEWS, view),
-    **dict.fromkeys(SPLITS, split),
+    **dict.fromkeys((*SPLITS, aten.unbind.int), split),
     **dict.fromkeys((*SUMS, aten.amax.default, aten.amin.default), reduce),
     **dict.fromkeys(_SAME, same),
     **dict.fromkeys(_PICTURES, per_picture),
     **dict.fromkeys((aten.softmax.int, aten.log_softmax.int), softmax),
     **dict.fromkeys((aten.pad.default, aten.constant_pad_nd.default), pad),
     **dict.fromkeys((aten.pixel_shuffle.default, aten.pixel_unshuffle.default), pixel_shuffle),
-    **dict.fromkeys((aten.permute.default, aten.transpose.int, aten.t.default), permute),
+    **dict.fromkeys(_ORDERS, permute),
     operator.getitem: taken_out,
     aten.expand.default: expand,
     aten.cat.default: concatenate,
     aten.stack.default: stack,
     aten.slice.Tensor: part,
+    aten.narrow.default: part,
     aten.select.int: select,
 }
