@@ -16,11 +16,11 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.graph_edit import operator_name, output_nodes, source_line
-from edgecompile.prune import rules_of_layers, rules_of_shapes
+from edgecompile.prune import rules_along_axes, rules_of_layers, rules_of_shapes
 from edgecompile.prune.channel_search import ChannelSearch
 from edgecompile.prune.labels import Labels
 
-_RULES = rules_of_shapes.RULES | rules_of_layers.RULES
+_RULES = rules_of_shapes.RULES | rules_along_axes.RULES | rules_of_layers.RULES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -65,6 +65,19 @@ class _Surgery:
                 sizes[axis - first] = len(indices)
         node.update_arg(place, sizes)
 
+    def squeezed(self, node: Node) -> None:
+        """Only the axes that had one element go, not those that have one left."""
+        shape = shape_of(operand(node))
+        given = node.args[1] if len(node.args) > 1 else range(len(shape))
+        listed = [given] if isinstance(given, int) else given
+        assert isinstance(listed, list | tuple | range)
+        axes = [_axis(axis, operand(node)) for axis in listed]
+        node.target = aten.squeeze.dims
+        node.args = (
+            operand(node),
+            [axis for axis in axes if isinstance(shape[axis], int) and shape[axis] == 1],
+        )
+
     def parted(self, node: Node) -> None:
         """A split of a labelled axis: its parts get the sizes that stay."""
         source = self._labels.get(operand(node).name)
@@ -78,13 +91,13 @@ class _Surgery:
     def sliced(self, node: Node) -> None:
         """A slice of a labelled axis begins and ends where its channels do."""
         source = self._labels.get(operand(node).name)
-        axis, start, end, _ = slice_of(node)
+        axis, start, end, step = slice_of(node)
         if source is None or not source.on(axis):
             return
         indices = source.kept(self._keep)[axis]
         place = int((indices < start).sum()), int((indices < end).sum())
         node.target = aten.slice.Tensor
-        node.args = (operand(node), axis, *place)
+        node.args = (operand(node), axis, *place, step)
 
     def convolved(self, node: Node) -> None:
         """A convolution in groups may have fewer of them."""
@@ -142,8 +155,10 @@ def _integer(value: object) -> int:
 
 _UNFLATTEN = aten.unflatten.int
 _SIZED = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default, _UNFLATTEN)
+_SQUEEZED = (aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims)
 _REWRITES: dict[object, Callable[[_Surgery, Node], None]] = {
     **dict.fromkeys(_SIZED, _Surgery.sized),
+    **dict.fromkeys(_SQUEEZED, _Surgery.squeezed),
     **dict.fromkeys(SPLITS, _Surgery.parted),
     **dict.fromkeys((*CONVOLUTIONS, *TRANSPOSED), _Surgery.convolved),
     **dict.fromkeys((aten.layer_norm.default, aten.rms_norm.default), _Surgery.normalized),

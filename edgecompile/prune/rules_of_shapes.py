@@ -8,7 +8,13 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import operand, operator_name, shape_of
-from edgecompile.prune.channel_search import ChannelSearch, NotUnderstoodError, Rule, broadcast
+from edgecompile.prune.channel_search import (
+    ChannelSearch,
+    NotUnderstoodError,
+    Rule,
+    broadcast,
+    tensor_operands,
+)
 from edgecompile.prune.labels import Labels, reshaped
 
 aten = torch.ops.aten
@@ -16,7 +22,7 @@ aten = torch.ops.aten
 
 def element_by_element(search: ChannelSearch, node: Node) -> Labels | None:
     """Any operator that treats each element alone, its operands broadcast."""
-    return broadcast(search, node, node.all_input_nodes)
+    return broadcast(search, node, tensor_operands(node))
 
 
 def same(search: ChannelSearch, node: Node) -> Labels | None:
@@ -49,20 +55,22 @@ def permute(search: ChannelSearch, node: Node) -> Labels | None:
     if source is None:
         return None
     assert callable(node.target)
-    numbered = torch.empty(tuple(range(len(shape_of(node)))), device="meta")  # each axis as long as its number
+    numbered = torch.empty(
+        tuple(range(len(shape_of(node)))), device="meta"
+    )  # each axis as long as its number
     order = node.target(numbered, *node.args[1:]).shape
     return source.moved({old: new for new, old in enumerate(order)})
 
 
 def expand(search: ChannelSearch, node: Node) -> Labels | None:
-    """Axes of length 1 repeated, and new ones before them."""
+    """Other axes repeated, and new ones before them."""
     source = search.of(node.args[0])
     if source is None:
         return None
     before, after = shape_of(operand(node)), shape_of(node)
     shift = len(after) - len(before)
     for axis in source.axes:
-        search.require(before[axis] == after[axis + shift], "a single channel is repeated")
+        search.require(before[axis] == after[axis + shift], "they are repeated")
     return source.moved({axis: axis + shift for axis in source.axes})
 
 
@@ -75,12 +83,17 @@ def reduce(search: ChannelSearch, node: Node) -> Labels | None:
     summed = [axis for axis in source.axes if axis in gone]
     if summed:
         search.require(
-            summed == list(source.axes) and node.target in SUMS,
+            summed == list(source.axes) and node.target in SUMS and not _looks_for_least(node),
             f"{operator_name(node)} reduces a part of them, or not as a sum",
         )
         return None
     keeps = len(shape_of(node)) == rank
     return source.moved({axis: axis - (0 if keeps else sum(a < axis for a in gone)) for axis in source.axes})
+
+
+def _looks_for_least(node: Node) -> bool:
+    order = node.args[1] if len(node.args) > 1 else 2
+    return node.target is aten.linalg_vector_norm.default and isinstance(order, int | float) and order < 0
 
 
 def reduced_axes(node: Node) -> set[int]:

@@ -95,7 +95,7 @@ def joined(channels: int, side: int, draw: Drawn) -> nn.Module:
 def split(channels: int, side: int, draw: Drawn) -> nn.Module:
     if channels % 2:
         return nn.Identity()
-    kind = draw([0, 1, 2, 3])
+    kind = draw(range(5))
     layer = nn.Conv2d(channels // 2, channels // 2, 3, padding=1)
 
     def function(own: Block, x: torch.Tensor) -> torch.Tensor:
@@ -107,6 +107,8 @@ def split(channels: int, side: int, draw: Drawn) -> nn.Module:
             return torch.cat([own.layer(one), two], 1)
         if kind == 2:
             return own.layer(x[:, channels // 2 :])
+        if kind == 3:
+            return functional.glu(x, 1)
         one, two = x.unflatten(1, (2, channels // 2)).unbind(1)
         return torch.cat([two, own.layer(one)], 1)
 
@@ -117,9 +119,9 @@ def shuffle(channels: int, side: int, draw: Drawn) -> nn.Module:
     groups = _divisor(channels, draw)
 
     def function(own: Block, x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(1, (groups, channels // groups)).transpose(1, 2).flatten(1, 2)
+        return x.unflatten(1, (groups, channels // groups)).swapaxes(1, 2).flatten(1, 2)
 
-    return Block(function)
+    return Block(function) if draw([0, 1]) else nn.ChannelShuffle(groups)
 
 
 def pixels(channels: int, side: int, draw: Drawn) -> nn.Module:
@@ -141,7 +143,7 @@ def pooling(channels: int, side: int, draw: Drawn) -> nn.Module:
 
 
 def arithmetic(channels: int, side: int, draw: Drawn) -> nn.Module:
-    kind = draw(range(6))
+    kind = draw(range(10))
     scale = nn.Parameter(torch.rand(channels, 1, 1) + 0.5)
 
     def function(own: Block, x: torch.Tensor) -> torch.Tensor:
@@ -155,6 +157,15 @@ def arithmetic(channels: int, side: int, draw: Drawn) -> nn.Module:
             return torch.stack([x, x * 2], 1).sum(1)
         if kind == 4:
             return x / (1 + x.square().sum(1, keepdim=True).sqrt())
+        if kind == 5:
+            return functional.normalize(x, dim=1)
+        if kind == 6:  # the global response normalization of ConvNeXt V2
+            norms = x.norm(dim=(2, 3), keepdim=True)
+            return x + own.scale * x * (norms / (norms.mean(1, keepdim=True) + 1e-6))
+        if kind == 7:
+            return x * functional.adaptive_avg_pool2d(x, 1).squeeze(-1).squeeze(-1)[:, :, None, None]
+        if kind == 8:
+            return x.flip(3) * x.amax((2, 3), keepdim=True) + x.max(2, keepdim=True)[0]
         return torch.where(x > 0, x, own.scale)
 
     return Block(function, scale=scale)
