@@ -92,6 +92,7 @@ RULES: dict[object, Rule] = {
     **dict.fromkeys((aten.var.dim, aten.var.correction, aten.std.dim, aten.std.correction), reduce),
     **dict.fromkeys((aten.prod.dim_int, aten.logsumexp.default, aten.argmax.default), reduce),
     **dict.fromkeys((aten.zeros_like.default, aten.ones_like.default, aten.log_sigmoid.default), same),
+    **dict.fromkeys((aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar), element_by_element),
     aten.expand_as.default: element_by_element,
     **dict.fromkeys((aten.repeat.default, aten.tile.default), expand),
     **dict.fromkeys(

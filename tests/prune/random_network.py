@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from edgecompile.prune.channel_groups import ChannelGroups
+
 LARGEST = 12  # pixels along a side
 WIDEST = 24
 
@@ -269,8 +271,11 @@ def _shape(blocks: Sequence[nn.Module]) -> tuple[int, ...]:
     return tuple(nn.Sequential(*blocks).eval()(torch.zeros(2, 3, 8, 8)).shape)
 
 
-def random_keep(groups: object, seed: int, share: float) -> torch.Tensor:
-    """Return what stays when units go at random until about a share is gone, or a layer is one wide."""
+def random_keep(groups: ChannelGroups, seed: int, share: float) -> torch.Tensor:
+    """Return what stays when units go at random until a share is gone, or a layer is two wide.
+
+    One channel less its mean would be nothing but rounding.
+    """
     generator = torch.Generator().manual_seed(seed)
     keep = torch.ones(groups.count, dtype=torch.bool)
     widths = [labels.ids.reshape(-1) for several in groups.of_constants.values() for labels in several]
@@ -278,6 +283,6 @@ def random_keep(groups: object, seed: int, share: float) -> torch.Tensor:
     order = removable[torch.randperm(len(removable), generator=generator)]
     for unit in order[: round(share * len(order))].tolist():
         keep[unit] = False
-        if not all(bool(keep[width].any()) for width in widths):
+        if any(int(keep[width].sum()) < 2 and bool((width == unit).any()) for width in widths):
             keep[unit] = True
     return keep
