@@ -64,6 +64,13 @@ def test_half_of_the_macs_go(halved):
     assert not halved.choice.held_back
 
 
+def test_no_layer_is_emptied_for_the_others(halved):
+    """Eight heads weigh as much as a thousand channels, and the last of them more than the first."""
+    groups, keep = halved.found.groups.groups, halved.choice.keep
+    shares = {group.name: float(keep[group.units].float().mean()) for group in groups if len(group.units)}
+    assert min(shares.values()) > 1 / 8, shares
+
+
 def test_what_is_left_computes_the_same(halved):
     assert halved.proof.samples == 2
     assert halved.proof.greatest_error < 1e-5
