@@ -16,11 +16,11 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.graph_edit import operator_name, output_nodes, source_line
-from edgecompile.prune import rules_of_layers, rules_of_shapes
+from edgecompile.prune import rules_along_axes, rules_of_layers, rules_of_shapes
 from edgecompile.prune.channel_search import ChannelSearch
 from edgecompile.prune.labels import Labels
 
-_RULES = rules_of_shapes.RULES | rules_of_layers.RULES
+_RULES = rules_of_shapes.RULES | rules_along_axes.RULES | rules_of_layers.RULES
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,7 +78,7 @@ def find_groups(exported: ExportedProgram) -> ChannelGroups:
     for node in output_nodes(exported.graph):
         search.hold(search.of(node), "they are an output of the model")
     search.settle_blocks()
-    roots, units = search.roots().unique(return_inverse=True)
+    roots, units = torch.unique(search.roots(), return_inverse=True)
     return ChannelGroups(
         count=len(roots),
         of_values={node: _numbered(labels, units) for node, labels in search.of_values.items()},
@@ -109,7 +109,7 @@ def _groups(search: ChannelSearch, units: torch.Tensor, count: int) -> tuple[Cha
     found = []
     for layers in _joined([units[ids] for _, ids in search.begun]):
         begun = [search.begun[index] for index in layers]
-        own = torch.cat([units[ids] for _, ids in begun]).unique()
+        own = torch.unique(torch.cat([units[ids] for _, ids in begun]))
         first = begun[0][0]
         found.append(
             ChannelGroup(
@@ -136,7 +136,7 @@ def _joined(sets: list[torch.Tensor]) -> list[list[int]]:
         return index
 
     for index, units in enumerate(sets):
-        for unit in units.unique().tolist():
+        for unit in torch.unique(units).tolist():
             other = root(owner.setdefault(unit, index))
             mine = root(index)
             parent[max(mine, other)] = min(mine, other)

@@ -12,6 +12,8 @@ from edgecompile.graph_edit import shape_of, user_input_names
 from edgecompile.prune.labels import Labels, expanded, simplified
 from edgecompile.quantize.layers import constants_of
 
+aten = torch.ops.aten
+
 
 class NotUnderstoodError(Exception):
     """Raised by a rule: what its operator reads stays whole, for this reason."""
@@ -60,7 +62,7 @@ class ChannelSearch:
 
     def unite(self, one: torch.Tensor, other: torch.Tensor) -> None:
         """Let labels be one, element by element."""
-        pairs = torch.stack([one.reshape(-1), other.reshape(-1)], 1).unique(dim=0)
+        pairs = torch.unique(torch.stack([one.reshape(-1), other.reshape(-1)], 1), dim=0)
         for left, right in pairs.tolist():
             first, second = self.root(left), self.root(right)
             if first != second:
@@ -77,7 +79,7 @@ class ChannelSearch:
         if labels is None:
             return
         ids = labels.ids if isinstance(labels, Labels) else labels
-        for label in ids.unique().tolist():
+        for label in torch.unique(ids).tolist():
             self.held.setdefault(label, reason)
 
     def root(self, label: int) -> int:
@@ -108,11 +110,11 @@ class ChannelSearch:
             self._label(node, labels)
             return True
         source = node.args[0] if node.args else None
-        if node.op != "call_function" or not isinstance(source, Node) or len(node.all_input_nodes) != 1:
+        if node.op != "call_function" or not isinstance(source, Node) or tensor_operands(node) != [source]:
             return False
         before, after = shape_of(source), shape_of(node)
         name = getattr(node.target, "overloadpacket", None)
-        if name not in (torch.ops.aten.expand, torch.ops.aten.clone, torch.ops.aten.to):
+        if name not in (aten.expand, aten.repeat, aten.clone, aten.to):
             return False
         shift = len(after) - len(before)
         axes = [axis - shift for axis in labels.axes]
@@ -176,6 +178,11 @@ class ChannelSearch:
         """Raise that a rule does not understand, unless a condition holds."""
         if not condition:
             raise NotUnderstoodError(reason)
+
+
+def tensor_operands(node: Node) -> list[Node]:
+    """Return the values that an operator reads, without sizes of a dynamic batch."""
+    return [operand for operand in node.all_input_nodes if _is_value(operand.meta.get("val"))]
 
 
 def broadcast(search: ChannelSearch, node: Node, operands: Sequence[Node]) -> Labels | None:

@@ -100,26 +100,46 @@ class _Offer:
     price: float
 
 
+class _Counts:
+    """How many channels of each of some widths stay, and would stay without some units."""
+
+    def __init__(self, widths: Sequence[torch.Tensor], keep: torch.Tensor) -> None:
+        self.stay = [int(keep[width].sum()) for width in widths]
+        self._of_unit: list[list[tuple[int, int]]] = [[] for _ in range(len(keep))]
+        for index, width in enumerate(widths):
+            units, times = torch.unique(width, return_counts=True)
+            for unit, count in zip(units.tolist(), times.tolist(), strict=True):
+                self._of_unit[unit].append((index, count))
+
+    def without(self, units: torch.Tensor) -> dict[int, int]:
+        """Return the counts that change, by the index of the width, when units that stay now go."""
+        changed: dict[int, int] = {}
+        for unit in units.tolist():
+            for index, count in self._of_unit[unit]:
+                changed[index] = changed.get(index, self.stay[index]) - count
+        return changed
+
+
 class _Costs:
     """The cost of what stays, and of what would stay without some units."""
 
     def __init__(self, terms: Sequence[Term], groups: ChannelGroups, keep: torch.Tensor | None) -> None:
         everything = torch.ones(groups.count, dtype=torch.bool)
         self.keep = everything.clone() if keep is None else keep.clone()
-        self._terms = terms
         self.whole = total(terms, everything)
-        self._own = [term.cost(self.keep) for term in terms]
-        self._reads: list[list[int]] = [[] for _ in range(groups.count)]
+        # A term's widths are counted one by one: its cost is what a channel of each costs, times the counts.
+        self._rates, self._places = [], []
+        widths, self._term_of = list[torch.Tensor](), list[int]()
         for index, term in enumerate(terms):
-            for unit in torch.cat([*term.widths]).unique().tolist():
-                self._reads[unit].append(index)
+            self._rates.append(term.base / math.prod(len(width) for width in term.widths))
+            self._places.append(range(len(widths), len(widths) + len(term.widths)))
+            widths += term.widths
+            self._term_of += [index] * len(term.widths)
+        self._counts = _Counts(widths, self.keep)
+        self._own = [self._cost(index, {}) for index in range(len(terms))]
         # No layer may lose all of its channels, and no product all of its terms.
-        widths = (labels.ids.reshape(-1) for several in groups.of_constants.values() for labels in several)
-        self._widths = list(widths)
-        self._within: list[list[int]] = [[] for _ in range(groups.count)]
-        for index, width in enumerate(self._widths):
-            for unit in width.unique().tolist():
-                self._within[unit].append(index)
+        read = [labels.ids.reshape(-1) for several in groups.of_constants.values() for labels in several]
+        self._layers = _Counts(read, self.keep)
 
     @property
     def left(self) -> float:
@@ -128,23 +148,25 @@ class _Costs:
 
     def saved(self, units: torch.Tensor) -> float:
         """Return the cost that goes with units."""
-        keep = self.keep.clone()
-        keep[units] = False
-        touched = {index for unit in units.tolist() for index in self._reads[unit]}
-        return sum(self._own[index] - self._terms[index].cost(keep) for index in touched)
+        changed = self._counts.without(units)
+        touched = {self._term_of[place] for place in changed}
+        return math.fsum(self._own[index] - self._cost(index, changed) for index in touched)
 
     def narrowest(self, units: torch.Tensor) -> int:
         """Return the least width of a layer that would be left without units."""
-        keep = self.keep.clone()
-        keep[units] = False
-        touched = {index for unit in units.tolist() for index in self._within[unit]}
-        return min((int(keep[self._widths[index]].sum()) for index in touched), default=0)
+        return min(self._layers.without(units).values(), default=0)
 
     def remove(self, units: torch.Tensor) -> None:
         """Remove units."""
         self.keep[units] = False
-        for index in {index for unit in units.tolist() for index in self._reads[unit]}:
-            self._own[index] = self._terms[index].cost(self.keep)
+        for counts in (self._counts, self._layers):
+            for place, count in counts.without(units).items():
+                counts.stay[place] = count
+        self._own = [self._cost(index, {}) for index in range(len(self._own))]
+
+    def _cost(self, index: int, changed: Mapping[int, int]) -> float:
+        counts = (changed.get(place, self._counts.stay[place]) for place in self._places[index])
+        return self._rates[index] * math.prod(counts)
 
 
 class _Shrinking:

@@ -26,14 +26,14 @@ def l1(
     exported: ExportedProgram, groups: ChannelGroups, samples: Sequence[Sample], progress: Progress
 ) -> torch.Tensor:
     """The sum of a unit's absolute weights (Li et al. 2017, "Pruning Filters for Efficient ConvNets")."""
-    return _of_group_mean(groups, _summed_weights(exported, groups, torch.abs))
+    return _of_what_is_left(groups, _summed_weights(exported, groups, torch.abs))
 
 
 def l2(
     exported: ExportedProgram, groups: ChannelGroups, samples: Sequence[Sample], progress: Progress
 ) -> torch.Tensor:
     """The sum of a unit's squared weights, in all layers that make it and read it."""
-    return _of_group_mean(groups, _summed_weights(exported, groups, torch.square))
+    return _of_what_is_left(groups, _summed_weights(exported, groups, torch.square))
 
 
 def batch_norm(
@@ -44,10 +44,12 @@ def batch_norm(
     found = torch.zeros(groups.count)
     for node in exported.graph.nodes:
         scale = node.args[1] if node.target is aten.batch_norm.default else None
-        for labels in groups.of_constants.get(scale, ()) if isinstance(scale, Node) else ():
+        if not isinstance(scale, Node):
+            continue
+        for labels in groups.of_constants.get(scale, ()):
             found.index_add_(0, labels.ids, constants[scale.name].abs())
     weights = l2(exported, groups, samples, progress)
-    scaled = _of_group_mean(groups, found)
+    scaled = _of_what_is_left(groups, found)
     has_scale = torch.zeros(groups.count, dtype=torch.bool)
     for group in groups.groups:
         has_scale[group.units] = bool(found[group.units].any())
@@ -62,7 +64,7 @@ def activation(
     readers = readers_of(exported, groups)
     for reader, power in zip(readers, input_power(exported, readers, samples, progress), strict=True):
         found.index_add_(0, reader.units, power)
-    return _of_group_mean(groups, found)
+    return _of_what_is_left(groups, found)
 
 
 def taylor(
@@ -229,10 +231,15 @@ def _sums(value: torch.Tensor, labels: Labels) -> torch.Tensor:
     return (value.sum(others) if others else value).reshape(-1)
 
 
-def _of_group_mean(groups: ChannelGroups, score: torch.Tensor) -> torch.Tensor:
-    """Return scores as shares of their group's mean, which are comparable over groups."""
+def _of_what_is_left(groups: ChannelGroups, score: torch.Tensor) -> torch.Tensor:
+    """Return scores as shares of what their group has left when they go, the least first.
+
+    So they are comparable over groups of few units and of many, and the last units of a group matter most
+    (Lee et al. 2021, "Layer-Adaptive Sparsity for the Magnitude-based Pruning", arXiv:2010.07611).
+    """
     found = torch.zeros_like(score)
     for group in groups.groups:
-        own = score[group.units]
-        found[group.units] = own / own.mean().clamp_min(1e-12) if len(own) else own
+        units = group.units[score[group.units].argsort(stable=True)]
+        left = score[units].flip(0).cumsum(0).flip(0)
+        found[units] = score[units] / left.clamp_min(1e-12)
     return found

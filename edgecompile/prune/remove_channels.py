@@ -12,8 +12,8 @@ from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.layer_rows import CONVOLUTIONS, TRANSPOSED, groups_of
 from edgecompile.prune.channel_groups import ChannelGroups
 from edgecompile.prune.labels import Labels
-from edgecompile.prune.rules_of_layers import whole_groups
-from edgecompile.prune.rules_of_shapes import slice_of
+from edgecompile.prune.rules_of_layers import loses_groups, whole_groups
+from edgecompile.prune.rules_of_shapes import SPLITS, slice_of
 
 aten = torch.ops.aten
 
@@ -65,30 +65,44 @@ class _Surgery:
                 sizes[axis - first] = len(indices)
         node.update_arg(place, sizes)
 
+    def squeezed(self, node: Node) -> None:
+        """Only the axes that had one element go, not those that have one left."""
+        shape = shape_of(operand(node))
+        given = node.args[1] if len(node.args) > 1 else range(len(shape))
+        listed = [given] if isinstance(given, int) else given
+        assert isinstance(listed, list | tuple | range)
+        axes = [_axis(axis, operand(node)) for axis in listed]
+        node.target = aten.squeeze.dims
+        node.args = (
+            operand(node),
+            [axis for axis in axes if isinstance(shape[axis], int) and shape[axis] == 1],
+        )
+
     def parted(self, node: Node) -> None:
         """A split of a labelled axis: its parts get the sizes that stay."""
         source = self._labels.get(operand(node).name)
         axis = _axis(node.args[2] if len(node.args) > 2 else 0, operand(node))
         if source is None or not source.on(axis):
             return
-        stays = self._keep[source.ids].split([result.shape[axis] for result in node.meta["val"]])
+        stays = torch.split(self._keep[source.ids], [result.shape[axis] for result in node.meta["val"]])
         node.target = aten.split_with_sizes.default
         node.args = (operand(node), [int(part.sum()) for part in stays], axis)
 
     def sliced(self, node: Node) -> None:
         """A slice of a labelled axis begins and ends where its channels do."""
         source = self._labels.get(operand(node).name)
-        axis, start, end, _ = slice_of(node)
+        axis, start, end, step = slice_of(node)
         if source is None or not source.on(axis):
             return
         indices = source.kept(self._keep)[axis]
         place = int((indices < start).sum()), int((indices < end).sum())
-        node.args = (operand(node), axis, *place)
+        node.target = aten.slice.Tensor
+        node.args = (operand(node), axis, *place, step)
 
     def convolved(self, node: Node) -> None:
         """A convolution in groups may have fewer of them."""
         groups = groups_of(node)
-        if groups == 1 or node.name not in self._labels:
+        if node.name not in self._labels or not loses_groups(node):
             return
         weight = self._editor.constant(node.args[1])
         assert weight is not None
@@ -98,13 +112,12 @@ class _Surgery:
             if node.target in CONVOLUTIONS
             else _integer(shape_of(operand(node))[1])
         )
-        if groups >= _integer(shape_of(operand(node))[1]) // groups:  # whole groups were removed
-            arguments = list(node.args)
-            if len(arguments) > 6:
-                arguments[6] = groups * left // before
-                node.args = tuple(arguments)
-            else:
-                node.kwargs = {**node.kwargs, "groups": groups * left // before}
+        arguments = list(node.args)
+        if len(arguments) > 6:
+            arguments[6] = groups * left // before
+            node.args = tuple(arguments)
+        else:
+            node.kwargs = {**node.kwargs, "groups": groups * left // before}
 
     def normalized(self, node: Node) -> None:
         """A layer norm over the channels that stay."""
@@ -142,12 +155,14 @@ def _integer(value: object) -> int:
 
 _UNFLATTEN = aten.unflatten.int
 _SIZED = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.expand.default, _UNFLATTEN)
-_PARTED = (aten.split.Tensor, aten.split.sizes, aten.split_with_sizes.default, aten.chunk.default)
+_SQUEEZED = (aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims)
 _REWRITES: dict[object, Callable[[_Surgery, Node], None]] = {
     **dict.fromkeys(_SIZED, _Surgery.sized),
-    **dict.fromkeys(_PARTED, _Surgery.parted),
+    **dict.fromkeys(_SQUEEZED, _Surgery.squeezed),
+    **dict.fromkeys(SPLITS, _Surgery.parted),
     **dict.fromkeys((*CONVOLUTIONS, *TRANSPOSED), _Surgery.convolved),
     **dict.fromkeys((aten.layer_norm.default, aten.rms_norm.default), _Surgery.normalized),
     aten.group_norm.default: _Surgery.normalized_in_groups,
     aten.slice.Tensor: _Surgery.sliced,
+    aten.narrow.default: _Surgery.sliced,
 }

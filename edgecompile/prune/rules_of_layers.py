@@ -29,7 +29,7 @@ def convolution(search: ChannelSearch, node: Node) -> Labels | None:
         writes = search.begin(node, outputs)
         search.label_constant(node.args[1], columns, reads)
         search.label_constant(node.args[1], rows, writes)
-    elif groups >= inputs // groups:
+    elif loses_groups(node):
         # Whole groups are removed: the channels that one reads and those that it writes are one.
         if reads is None:
             return None
@@ -47,6 +47,13 @@ def convolution(search: ChannelSearch, node: Node) -> Labels | None:
     if len(node.args) > 2:
         search.label_constant(node.args[2], 0, writes)
     return Labels(axes=(1,), ids=writes)
+
+
+def loses_groups(node: Node) -> bool:
+    """Tell whether a convolution in groups loses whole groups, and not as many channels from each."""
+    groups, channels = groups_of(node), shape_of(operand(node))[1]
+    assert isinstance(channels, int)
+    return groups > 1 and groups >= channels // groups
 
 
 def linear(search: ChannelSearch, node: Node) -> Labels | None:

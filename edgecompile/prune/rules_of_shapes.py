@@ -8,7 +8,13 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import operand, operator_name, shape_of
-from edgecompile.prune.channel_search import ChannelSearch, NotUnderstoodError, Rule, broadcast
+from edgecompile.prune.channel_search import (
+    ChannelSearch,
+    NotUnderstoodError,
+    Rule,
+    broadcast,
+    tensor_operands,
+)
 from edgecompile.prune.labels import Labels, reshaped
 
 aten = torch.ops.aten
@@ -16,7 +22,7 @@ aten = torch.ops.aten
 
 def element_by_element(search: ChannelSearch, node: Node) -> Labels | None:
     """Any operator that treats each element alone, its operands broadcast."""
-    return broadcast(search, node, node.all_input_nodes)
+    return broadcast(search, node, tensor_operands(node))
 
 
 def same(search: ChannelSearch, node: Node) -> Labels | None:
@@ -48,27 +54,23 @@ def permute(search: ChannelSearch, node: Node) -> Labels | None:
     source = search.of(node.args[0])
     if source is None:
         return None
-    rank = len(shape_of(node))
-    if node.target is aten.permute.default:
-        given = node.args[1]
-        assert isinstance(given, list | tuple)
-        order = [int(axis) % rank for axis in given]  # type: ignore[call-overload]
-    else:
-        order = list(range(rank))
-        first, second = (_integer(axis) % rank for axis in ((0, 1) if len(node.args) < 3 else node.args[1:3]))
-        order[first], order[second] = order[second], order[first]
+    assert callable(node.target)
+    numbered = torch.empty(
+        tuple(range(len(shape_of(node)))), device="meta"
+    )  # each axis as long as its number
+    order = node.target(numbered, *node.args[1:]).shape
     return source.moved({old: new for new, old in enumerate(order)})
 
 
 def expand(search: ChannelSearch, node: Node) -> Labels | None:
-    """Axes of length 1 repeated, and new ones before them."""
+    """Other axes repeated, and new ones before them."""
     source = search.of(node.args[0])
     if source is None:
         return None
     before, after = shape_of(operand(node)), shape_of(node)
     shift = len(after) - len(before)
     for axis in source.axes:
-        search.require(before[axis] == after[axis + shift], "a single channel is repeated")
+        search.require(before[axis] == after[axis + shift], "they are repeated")
     return source.moved({axis: axis + shift for axis in source.axes})
 
 
@@ -77,21 +79,31 @@ def reduce(search: ChannelSearch, node: Node) -> Labels | None:
     source = search.of(node.args[0])
     if source is None:
         return None
-    rank = len(shape_of(operand(node)))
-    place = 2 if node.target is aten.linalg_vector_norm.default else 1
-    given = node.args[place] if len(node.args) > place else None
-    listed = [given] if isinstance(given, int) else given
-    gone = {_integer(axis) % rank for axis in listed} if isinstance(listed, list | tuple) else set()
-    gone = gone or set(range(rank))
+    rank, gone = len(shape_of(operand(node))), reduced_axes(node)
     summed = [axis for axis in source.axes if axis in gone]
     if summed:
         search.require(
-            summed == list(source.axes) and node.target in SUMS,
+            summed == list(source.axes) and node.target in SUMS and not _looks_for_least(node),
             f"{operator_name(node)} reduces a part of them, or not as a sum",
         )
         return None
     keeps = len(shape_of(node)) == rank
     return source.moved({axis: axis - (0 if keeps else sum(a < axis for a in gone)) for axis in source.axes})
+
+
+def _looks_for_least(node: Node) -> bool:
+    order = node.args[1] if len(node.args) > 1 else 2
+    return node.target is aten.linalg_vector_norm.default and isinstance(order, int | float) and order < 0
+
+
+def reduced_axes(node: Node) -> set[int]:
+    """Return the axes that a sum, mean or the like is over."""
+    rank = len(shape_of(operand(node)))
+    place = 2 if node.target is aten.linalg_vector_norm.default else 1
+    given = node.args[place] if len(node.args) > place else None
+    listed = [given] if isinstance(given, int) else given
+    axes = {_integer(axis) % rank for axis in listed} if isinstance(listed, list | tuple) else set()
+    return axes or set(range(rank))
 
 
 def softmax(search: ChannelSearch, node: Node) -> Labels | None:
@@ -188,6 +200,8 @@ def slice_of(node: Node) -> tuple[int, int, int, int]:
     size = shape[axis]
     start = node.args[2] if len(node.args) > 2 else 0
     end = node.args[3] if len(node.args) > 3 else None
+    if node.target is aten.narrow.default and isinstance(start, int):
+        end = start % size + _integer(end) if isinstance(size, int) else None
     step = _integer(node.args[4] if len(node.args) > 4 else 1)
     if not isinstance(size, int) or not isinstance(start, int | None) or not isinstance(end, int | None):
         return axis, 0, 0, 0
@@ -219,7 +233,7 @@ def split(search: ChannelSearch, node: Node) -> Labels | None:
         search.of_parts[node] = [source] * len(results)
         return None
     search.require(len(source.axes) == 1, "one of their axes is split")
-    parts = source.ids.split([result.shape[axis] for result in results])
+    parts = torch.split(source.ids, [result.shape[axis] for result in results])
     search.of_parts[node] = [Labels(axes=(axis,), ids=ids) for ids in parts]
     return None
 
@@ -282,9 +296,18 @@ SPLITS = (
     aten.split.sizes,
     aten.split_with_sizes.default,
     aten.chunk.default,
-    aten.unbind.int,
+    aten.tensor_split.sections,
+    aten.tensor_split.indices,
 )
-SUMS = (aten.mean.dim, aten.sum.dim_IntList, aten.linalg_vector_norm.default)
+_ORDERS = (
+    *(aten.permute.default, aten.transpose.int, aten.t.default, aten.mT.default),
+    *(aten.movedim.int, aten.movedim.intlist, aten.moveaxis.int, aten.moveaxis.intlist),
+    *(aten.swapaxes.default, aten.swapdims.default),
+)
+SUMS = (
+    *(aten.mean.dim, aten.mean.default, aten.sum.dim_IntList, aten.sum.default),
+    aten.linalg_vector_norm.default,
+)
 _SAME = (
     aten.dropout.default,
     aten.feature_dropout.default,
@@ -317,18 +340,19 @@ _PICTURES = (
 )
 RULES: dict[object, Rule] = {
     **dict.fromkeys(VIEWS, view),
-    **dict.fromkeys(SPLITS, split),
+    **dict.fromkeys((*SPLITS, aten.unbind.int), split),
     **dict.fromkeys((*SUMS, aten.amax.default, aten.amin.default), reduce),
     **dict.fromkeys(_SAME, same),
     **dict.fromkeys(_PICTURES, per_picture),
     **dict.fromkeys((aten.softmax.int, aten.log_softmax.int), softmax),
     **dict.fromkeys((aten.pad.default, aten.constant_pad_nd.default), pad),
     **dict.fromkeys((aten.pixel_shuffle.default, aten.pixel_unshuffle.default), pixel_shuffle),
-    **dict.fromkeys((aten.permute.default, aten.transpose.int, aten.t.default), permute),
+    **dict.fromkeys(_ORDERS, permute),
     operator.getitem: taken_out,
     aten.expand.default: expand,
     aten.cat.default: concatenate,
     aten.stack.default: stack,
     aten.slice.Tensor: part,
+    aten.narrow.default: part,
     aten.select.int: select,
 }

@@ -20,6 +20,7 @@ from edgecompile.graph_edit import operand, output_nodes, source_line
 from edgecompile.prune.channel_groups import ChannelGroups
 from edgecompile.prune.labels import Labels
 from edgecompile.prune.rules_of_layers import whole_groups
+from edgecompile.prune.rules_of_shapes import reduced_axes
 from edgecompile.quantize.node_values import all_values, computed_value, given_values
 
 aten = torch.ops.aten
@@ -87,7 +88,7 @@ def zeroed_values(
         else:
             values[node] = computed_value(node, values)
         if node in groups.of_values:
-            values[node] = values[node].where(_mask(groups.of_values[node], keep, values[node]), 0.0)
+            values[node] = values[node].masked_fill(~_mask(groups.of_values[node], keep, values[node]), 0)
     return values
 
 
@@ -148,7 +149,7 @@ def _mask(labels: Labels, keep: torch.Tensor, value: torch.Tensor) -> torch.Tens
 def _layer_norm(node: Node, values: dict[Node, Any], labels: Labels, keep: torch.Tensor) -> torch.Tensor:
     shape = node.args[1]
     assert isinstance(shape, list | tuple)
-    value = values[operand(node)]
+    value: torch.Tensor = values[operand(node)]
     axes = tuple(range(value.dim() - len(shape), value.dim()))
     weight, bias, epsilon = (_argument(node, values, place) for place in (2, 3, 4))
     mask = _mask(labels, keep, value).expand_as(value)
@@ -179,11 +180,7 @@ def _group_norm(node: Node, values: dict[Node, Any], labels: Labels, keep: torch
 def _mean_of_channels(
     node: Node, values: dict[Node, Any], labels: Labels, keep: torch.Tensor
 ) -> torch.Tensor:
-    value = values[operand(node)]
-    axes = node.args[1]
-    assert isinstance(axes, list | tuple | int)
-    gone = {axis % value.dim() for axis in ([axes] if isinstance(axes, int) else axes)}  # type: ignore[operator]
-    if not gone & set(labels.axes):
+    if not reduced_axes(node) & set(labels.axes):
         return computed_value(node, values)  # type: ignore[no-any-return]
     stays = keep[labels.ids]
     return computed_value(node, values) * (stays.numel() / stays.sum())  # type: ignore[no-any-return]
@@ -210,4 +207,5 @@ _OVER_CHANNELS: dict[object, Callable[[Node, dict[Node, Any], Labels, torch.Tens
     aten.rms_norm.default: _layer_norm,
     aten.group_norm.default: _group_norm,
     aten.mean.dim: _mean_of_channels,
+    aten.mean.default: _mean_of_channels,
 }
