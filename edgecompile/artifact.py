@@ -13,6 +13,7 @@ from pydantic import Field, with_config
 
 from edgecompile.errors import AlteredFileError, InvalidManifestError, InvalidReportError, NotABundleError
 from edgecompile.program import Declined, Precision
+from edgecompile.setting import Value
 from edgecompile.strict_toml import STRICT, parse
 
 MANIFEST = "manifest.json"
@@ -86,7 +87,7 @@ class SettingEntry:
     """A setting of the build, and what said so."""
 
     name: str
-    value: str | bool | int | float | tuple[str, ...] | None
+    value: Value
     origin: str
 
 

@@ -72,4 +72,6 @@ def show_value(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        value = [f"{key}={item}" for key, item in value.items()]
     return ", ".join(value) if isinstance(value, tuple | list) else str(value)

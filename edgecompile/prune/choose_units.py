@@ -71,9 +71,9 @@ def choose_units(
     costs = _Costs(prunable(terms, removable), groups, keep)
     goal = costs.whole * (1 - share)
     shrinking = [_Shrinking(group, importance, limits, costs) for group in groups.groups if len(group.units)]
-    for group in shrinking:
-        group.shrink_to(limits.fixed.get(group.name))
-    free = [group for group in shrinking if group.name not in limits.fixed]
+    for own in shrinking:
+        own.shrink_to(limits.fixed.get(own.name))
+    free = [own for own in shrinking if own.name not in limits.fixed]
     while costs.left > goal:
         offers = [offer for group in free if (offer := group.offer()) is not None]
         if not offers:
@@ -87,7 +87,7 @@ def choose_units(
         costs.remove(best.units)
     removed = 1 - costs.left / costs.whole if costs.whole else 0.0
     is_met = removed >= share - _SHORT
-    held_back = {} if is_met else {group.name: group.reason() for group in shrinking}
+    held_back = {} if is_met else {own.name: own.reason() for own in shrinking}
     return Choice(keep=costs.keep, removed=removed, held_back=held_back)
 
 

@@ -90,9 +90,8 @@ def _traffic(exported: ExportedProgram, groups: ChannelGroups) -> tuple[Term, ..
             continue
         for value in (node, *node.all_input_nodes):
             labels = groups.of_values.get(value)
-            widths = () if labels is None else (labels.ids.reshape(-1),)
-            if value.name in constants:
-                widths = _widths(value, groups)
+            of_value = () if labels is None else (labels.ids.reshape(-1),)
+            widths = _widths(value, groups) if value.name in constants else of_value
             elements = math.prod(size for size in shape_of(value) if isinstance(size, int))
             found.append(Term(node=node, base=float(elements * _MACS_PER_BYTE), widths=widths))
     return tuple(found)

@@ -73,7 +73,8 @@ class _Layer:
         own = self._of_unit[units]  # (units, columns)
         within = self._inverse[own[:, :, None], own[:, None, :]]
         rows = self._rows[:, own].permute(1, 2, 0)  # (units, columns, outputs)
-        return (rows * torch.linalg.solve(within, rows)).sum((1, 2))
+        error: torch.Tensor = (rows * torch.linalg.solve(within, rows)).sum((1, 2))
+        return error
 
     def remove(self, units: torch.Tensor) -> None:
         """Remove units, and let the other columns make up for them."""

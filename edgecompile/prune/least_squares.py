@@ -9,7 +9,7 @@ that errors do not add up. No labels and no gradients are needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ from edgecompile.dataset import Sample
 from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.layer_rows import TRANSPOSED, groups_of, rows_read, weight_of_rows, weight_rows
 from edgecompile.progress import Progress
-from edgecompile.prune.channel_groups import ChannelGroups
 from edgecompile.prune.layer_inputs import LAYERS
+from edgecompile.prune.pruned_program import PrunedProgram
 from edgecompile.quantize.node_values import SampleValues, computed_value
 
 # What may pull the weights back to those that stayed,
@@ -43,44 +43,26 @@ class _Fitted:
     bias: torch.Tensor
 
 
-def fit_layers(
-    whole: ExportedProgram,
-    pruned: ExportedProgram,
-    samples: Sequence[Sample],
-    progress: Progress,
-    *,
-    groups: ChannelGroups,
-    keep: torch.Tensor,
-) -> ExportedProgram:
+def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progress) -> PrunedProgram:
     """Return the pruned program with fitted weights and biases; a layer without a bias gets one.
 
     Args:
-        whole: The program before.
-        pruned: What the surgery made of it.
+        pruned: The program.
         samples: The values of all of them that are still needed are held at once.
         progress: Is told of each layer.
-        groups: The groups of the whole program.
-        keep: Of each unit, whether it stays, (units,), bool.
     """
     with torch.no_grad():
-        return _Fit(whole, pruned, groups, keep, samples).run(progress)
+        return replace(pruned, exported=_Fit(pruned, samples).run(progress))
 
 
 class _Fit:
-    def __init__(
-        self,
-        whole: ExportedProgram,
-        pruned: ExportedProgram,
-        groups: ChannelGroups,
-        keep: torch.Tensor,
-        samples: Sequence[Sample],
-    ) -> None:
-        self._pruned, self._whole = pruned, whole
-        self._groups, self._keep = groups, keep
+    def __init__(self, pruned: PrunedProgram, samples: Sequence[Sample]) -> None:
+        self._pruned, self._whole = pruned.exported, pruned.whole
+        self._groups, self._keep = pruned.groups, pruned.keep
         inputs = [sample.inputs for sample in samples]
         self._own, self._before = (
             SampleValues(program, inputs, {node: node.all_input_nodes for node in program.graph.nodes})
-            for program in (pruned, whole)
+            for program in (pruned.exported, pruned.whole)
         )
         self._generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
 
@@ -107,7 +89,7 @@ class _Fit:
     def _fit(self, node: Node, twin: Node) -> _Fitted | None:
         """Return what a layer's weight should be; None where that cannot be told."""
         known = self._own.known[0]
-        weight, bias = known[operand(node, 1)], known[node.args[2]] if _has_bias(node) else None
+        weight, bias = known[operand(node, 1)], known[operand(node, 2)] if _has_bias(node) else None
         start = weight_rows(node, weight, groups_of(node))
         wanted_weight, input_indices = self._wanted_weight(node, twin)
         if start.shape[2] > _LONGEST_ROW:

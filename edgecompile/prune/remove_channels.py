@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch.export import ExportedProgram
@@ -12,21 +13,49 @@ from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.layer_rows import CONVOLUTIONS, TRANSPOSED, groups_of
 from edgecompile.prune.channel_groups import ChannelGroups
 from edgecompile.prune.labels import Labels
+from edgecompile.prune.pruned_program import PrunedProgram
 from edgecompile.prune.rules_of_layers import loses_groups, whole_groups
 from edgecompile.prune.rules_of_shapes import SPLITS, slice_of
 
 aten = torch.ops.aten
 
 
-def remove_channels(exported: ExportedProgram, groups: ChannelGroups, keep: torch.Tensor) -> ExportedProgram:
+def remove_channels(whole: ExportedProgram, groups: ChannelGroups, keep: torch.Tensor) -> PrunedProgram:
     """Return the program with the units that stay.
 
     Args:
-        exported: The program.
+        whole: The program.
         groups: Its groups.
         keep: Of each unit, whether it stays, (units,), bool.
     """
-    return _Surgery(exported, groups, keep).run()
+    exported = _Surgery(whole, groups, keep).run()
+    return PrunedProgram(whole=whole, groups=groups, keep=keep, exported=exported)
+
+
+def remaining_groups(pruned: PrunedProgram) -> ChannelGroups:
+    """Return the groups of a pruned program, its units numbered in the order that they had."""
+    groups, keep = pruned.groups, pruned.keep
+    numbers = keep.cumsum(0) - 1
+    nodes = {node.name: node for node in pruned.exported.graph.nodes}
+
+    def left(labels: Labels) -> Labels:
+        ids = labels.ids
+        for place, indices in enumerate(labels.kept(keep).values()):
+            ids = ids.index_select(place, indices)
+        return Labels(axes=labels.axes, ids=numbers[ids])
+
+    return ChannelGroups(
+        count=int(keep.sum()),
+        of_values={nodes[node.name]: left(labels) for node, labels in groups.of_values.items()},
+        of_constants={
+            nodes[node.name]: tuple(left(labels) for labels in several)
+            for node, several in groups.of_constants.items()
+            if node.name in nodes
+        },
+        groups=tuple(
+            replace(group, units=numbers[group.units[keep[group.units]]]) for group in groups.groups
+        ),
+    )
 
 
 class _Surgery:

@@ -19,6 +19,7 @@ from edgecompile.errors import PruningBrokeProgramError
 from edgecompile.graph_edit import operand, output_nodes, source_line
 from edgecompile.prune.channel_groups import ChannelGroups
 from edgecompile.prune.labels import Labels
+from edgecompile.prune.pruned_program import PrunedProgram
 from edgecompile.prune.rules_of_layers import whole_groups
 from edgecompile.prune.rules_of_shapes import reduced_axes
 from edgecompile.quantize.node_values import all_values, computed_value, given_values
@@ -42,34 +43,25 @@ class Proof:
     greatest_error: float
 
 
-def prove(
-    whole: ExportedProgram,
-    groups: ChannelGroups,
-    keep: torch.Tensor,
-    pruned: ExportedProgram,
-    samples: Sequence[Sequence[torch.Tensor]],
-) -> Proof:
+def prove(pruned: PrunedProgram, samples: Sequence[Sequence[torch.Tensor]]) -> Proof:
     """Compare a pruned program with the whole one with zeroed channels.
 
     Args:
-        whole: The program before.
-        groups: Its groups.
-        keep: Of each unit, whether it stays, (units,), bool.
-        pruned: What the surgery made of it.
+        pruned: What the surgery made, before any recovery.
         samples: Inputs.
 
     Raises:
         PruningBrokeProgramError: They differ by more than floating point explains: a bug of ours.
     """
     worst = 0.0
+    pairs = list(zip(output_nodes(pruned.whole.graph), output_nodes(pruned.exported.graph), strict=True))
     for inputs in samples:
         with torch.no_grad():
-            expected = zeroed_values(whole, groups, keep, inputs)
-            found = all_values(pruned, inputs)
-        outputs = zip(output_nodes(whole.graph), output_nodes(pruned.graph), strict=True)
-        worst = max([worst, *(relative_error(expected[one], found[other]) for one, other in outputs)])
+            expected = zeroed_values(pruned.whole, pruned.groups, pruned.keep, inputs)
+            found = all_values(pruned.exported, inputs)
+        worst = max([worst, *(relative_error(expected[one], found[other]) for one, other in pairs)])
         if not worst <= TOLERANCE:
-            raise _broke(groups, keep, expected, found, worst)
+            raise _broke(pruned.groups, pruned.keep, expected, found, worst)
     return Proof(samples=len(samples), greatest_error=worst)
 
 

@@ -52,12 +52,13 @@ def pruned_and_proof(
 ) -> tuple[ExportedProgram, Proof]:
     """Return the pruned program, which must have the whole one's signature, and what was compared."""
     text = str(found.program.graph)
-    smaller = remove_channels(found.program, found.groups, keep)
+    result = remove_channels(found.program, found.groups, keep)
+    smaller = result.exported
     smaller.validate()
     assert signature(smaller) == signature(found.program)
     assert user_input_names(smaller) == user_input_names(found.program)
     assert str(found.program.graph) == text, "the program that went in is changed"
-    return smaller, prove(found.program, found.groups, keep, smaller, [found.inputs, *others])
+    return smaller, prove(result, [found.inputs, *others])
 
 
 def widths(program: ExportedProgram) -> dict[str, tuple[int, ...]]:

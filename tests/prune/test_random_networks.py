@@ -39,7 +39,7 @@ def test_a_chosen_share_goes(data, seed, share, multiple, minimum):
     found = grouped(drawn_network(data), torch.randn(1, 3, 8, 8))
     terms = terms_of(found.program, found.groups, "macs")
     importance = torch.rand(found.groups.count, generator=torch.Generator().manual_seed(seed))
-    limits = Limits(multiple=multiple, minimum=minimum, most={})
+    limits = Limits(multiple=multiple, minimum=minimum, fixed={})
     choice = choose_units(found.groups, terms, importance, share=share, limits=limits)
     pruned_and_proof(found, choice.keep)
     assert 0 <= choice.removed <= 1

@@ -15,7 +15,7 @@ from edgecompile.prune.choose_units import Limits, choose_units
 from edgecompile.prune.costs import prunable, terms_of, total
 from edgecompile.prune.importance import l2
 
-LIMITS = Limits(multiple=8, minimum=8, most={})
+LIMITS = Limits(multiple=8, minimum=8, fixed={})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +58,7 @@ def test_half_of_the_macs_go(halved):
     assert total(halved.terms, everything) == whole
     left = counted_macs(halved.smaller, inputs)
     assert total(halved.terms, halved.choice.keep) == pytest.approx(left)
-    can_go = total(prunable(halved.terms, halved.found.groups), everything)
+    can_go = total(prunable(halved.terms, halved.found.groups.removable), everything)
     assert halved.choice.removed == pytest.approx((whole - left) / can_go)
     assert halved.choice.removed == pytest.approx(0.5, abs=0.03)
     assert not halved.choice.held_back
