@@ -26,7 +26,8 @@ from edgecompile.stages.findings import Findings, findings, note_findings
 from edgecompile.stages.in_float import float_program
 from edgecompile.stages.layers import layer_quality
 from edgecompile.stages.mixed_precision import Measured, check_artifacts, kept_nodes, mixed_precision
-from edgecompile.stages.quality import float_outputs, quality
+from edgecompile.stages.pruned import pruned_program
+from edgecompile.stages.quality import quality
 from edgecompile.stages.quantized import quantized_program
 from edgecompile.stages.samples import noise, samples_of
 from edgecompile.stages.sensitivity import sensitivity
@@ -71,11 +72,8 @@ def _compile(
     captured = captured_program(cache, settings)
     with workers_for(cache, _emitters(settings, targets), captured, jobs=settings.jobs) as workers:
         calibration, evaluation = _data(cache, captured, settings)
-        floats = float_outputs(cache, captured, evaluation)
         programs = [
-            _target_program(
-                cache, captured, calibration, evaluation, floats, target=target, settings=settings
-            )
+            _target_program(cache, captured, calibration, evaluation, target=target, settings=settings)
             for target in targets
         ]
         note_findings(cache, [item.findings for item in programs])
@@ -91,10 +89,13 @@ def _compile(
 
     made = []
     for item, own in zip(programs, artifacts, strict=True):
-        target, program = item.target, item.program
+        target, program, floats = item.target, item.program, item.floats
         rows = quality(cache, program=program, artifacts=own, data=evaluation, floats=floats, target=target)
         if settings.budget and cache.planned is None:
-            check_artifacts(rows.value(), settings.budget)
+            against = quality(
+                cache, program=program, artifacts=own, data=evaluation, floats=item.originals, target=target
+            )
+            check_artifacts(against.value(), settings.budget)
         files = bundle_files(
             cache,
             program=program,
@@ -112,10 +113,17 @@ def _compile(
 
 @dataclass(frozen=True, kw_only=True)
 class _TargetProgram:
-    """The program that a target's artifacts are lowered from, and what is known of it before."""
+    """The program that a target's artifacts are lowered from, and what is known of it before.
+
+    Attributes:
+        floats: What the program that was quantized gives for the data that quality is measured on.
+        originals: What the model itself gives, where it was pruned.
+    """
 
     target: Target
     program: Result[QuantizedProgram]
+    floats: Result[Outputs]
+    originals: Result[Outputs]
     analysis: Analysis
     findings: Result[Findings]
 
@@ -125,20 +133,26 @@ def _target_program(
     captured: Result[CapturedProgram],
     calibration: Result[Dataset] | None,
     evaluation: Result[Dataset],
-    floats: Result[Outputs],
     *,
     target: Target,
     settings: BuildSettings,
 ) -> _TargetProgram:
     precision = settings.precision
-    in_float = float_program(cache, captured, calibration=calibration, target=target, precision=precision)
+    pruned = pruned_program(
+        cache, captured, calibration=calibration, evaluation=evaluation, target=target, settings=settings
+    )
+    in_float = float_program(
+        cache, pruned.program, calibration=calibration, target=target, precision=precision
+    )
     mixed = None
     if settings.budget and calibration is not None:
         mixed = mixed_precision(
             cache,
             in_float,
             calibration=calibration,
-            measured=Measured(data=evaluation, floats=floats, emitters=_emitters(settings, [target])),
+            measured=Measured(
+                data=evaluation, floats=pruned.originals, emitters=_emitters(settings, [target])
+            ),
             target=target,
             budget=settings.budget,
         )
@@ -156,11 +170,19 @@ def _target_program(
         if settings.sensitivity
         else None,
         mixed_precision=mixed,
+        pruning=pruned.report,
     )
     in_float.drop()
     ranged = calibration if precision == "int8" else None
     found = findings(cache, program=program, calibration=ranged, data=evaluation, target=target)
-    return _TargetProgram(target=target, program=program, analysis=analysis, findings=found)
+    return _TargetProgram(
+        target=target,
+        program=program,
+        floats=pruned.floats,
+        originals=pruned.originals,
+        analysis=analysis,
+        findings=found,
+    )
 
 
 def _emitters(settings: BuildSettings, targets: Sequence[Target]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 Measure = Literal["macs", "parameters", "size", "latency"]
 Importance = Literal["l1", "l2", "batch-norm", "activation", "taylor", "reconstruction"]
 
+COSTS: tuple[Literal["macs", "parameters"], ...] = ("macs", "parameters")
 MEASURE_NAMES: Mapping[Measure, str] = {
     "macs": "MACs",
     "parameters": "parameters",

@@ -21,6 +21,8 @@ from edgecompile.input_range import InputRange
 from edgecompile.layer_quality import LayerReport
 from edgecompile.mixed_precision_text import mixed_precision_text
 from edgecompile.program import Declined, QuantizedProgram
+from edgecompile.pruning import PruningReport
+from edgecompile.pruning_text import pruning_text
 from edgecompile.sensitivity import SensitivityReport
 from edgecompile.sensitivity_text import sensitivity_text
 from edgecompile.text_table import render, table
@@ -36,6 +38,7 @@ class Report:
         layers: How good each layer is.
         sensitivity: What the rounding of each layer costs; None where that was not measured.
         mixed_precision: What stays in float so that a budget holds; None where there is none.
+        pruning: What was removed; None where nothing is.
         samples: How many samples the quality was measured on.
         data: Where these come from.
         findings: What is odd about the data and what calibration saw.
@@ -50,6 +53,7 @@ class Report:
     layers: LayerReport
     sensitivity: SensitivityReport | None
     mixed_precision: MixedPrecision | None
+    pruning: PruningReport | None
     samples: int
     data: str
     findings: tuple[Finding, ...]
@@ -69,8 +73,10 @@ class Report:
             render(quality_table(self.quality)),
             f"  measured on {self.samples} samples of {self.data}, each artifact in its engine on this host\n"
             "  (in brackets: the integer-exact reference in that engine's arithmetic; identical: output\n"
-            "  elements that are equal to it to the bit)\n",
+            f"  elements that are equal to it to the bit{self._what_float_is()})\n",
         ]
+        if self.pruning is not None:
+            parts.insert(1, pruning_text(self.pruning))
         if self.mixed_precision is not None:
             parts.append(mixed_precision_text(self.mixed_precision))
         if self.input_ranges:
@@ -113,6 +119,7 @@ class Report:
             "layers": self.layers.to_dict(),
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
             "mixed_precision": None if self.mixed_precision is None else self.mixed_precision.to_dict(),
+            "pruning": None if self.pruning is None else self.pruning.to_dict(),
             "input_ranges": [dataclasses.asdict(row) for row in self.input_ranges],
             "findings": [dataclasses.asdict(row) for row in self.findings],
             "steps": [dataclasses.asdict(step) for step in self.program.steps],
@@ -131,6 +138,9 @@ class Report:
 
     def _float_bytes(self) -> int:
         return self.program.float_weight_bytes
+
+    def _what_float_is(self) -> str:
+        return "" if self.pruning is None else "; float: the pruned model"
 
     def _artifact_table(self) -> Table:
         rows = table("artifact", "engine", "size", "of float weights", "delegate calls")

@@ -266,6 +266,7 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
                 problems.add(UnknownFormatError(wrong, known, where=f"target {name}"))
         with problems.collecting():
             _check_precision(settings, load_target(name))
+    _check_pruning(settings, problems)
     if settings.precision == "int8" and settings.calibration is None:
         problems.add(
             CalibrationRequiredError(
@@ -292,6 +293,25 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
         _check_output(settings.output)
         for name in settings.targets:
             check_replaceable(settings.output / name)
+
+
+def _check_pruning(settings: BuildSettings, problems: Problems) -> None:
+    if settings.prune is None:
+        if any(item.origin == "flag --pruning" for item in settings.overrides):
+            problems.add(
+                UsageError(
+                    "--pruning says how to prune, and nothing is pruned", hint="add `--prune RATIO`, 0 to 1"
+                )
+            )
+        return
+    if settings.calibration is None:
+        problems.add(
+            CalibrationRequiredError(
+                "pruning measures what channels matter on calibration data",
+                where=f"prune: {settings.prune} ({settings.origins['prune']})",
+                hint="add `--calibration DATA`, some 100 typical inputs",
+            )
+        )
 
 
 def _check_precision(settings: BuildSettings, target: Target) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import operator_name, output_nodes, source_line
+from edgecompile.graph_edit import output_nodes, source_line
 from edgecompile.prune import rules_along_axes, rules_of_layers, rules_of_shapes
 from edgecompile.prune.channel_search import ChannelSearch
 from edgecompile.prune.labels import Labels
@@ -32,7 +32,7 @@ class ChannelGroup:
         layers: Those that make the units' channels.
         widths: How many channels each of them makes.
         units: The numbers of those that can be removed.
-        kept: How many units have to stay.
+        held: The numbers of those that have to stay.
         reasons: Why, in sentences; empty where none has to.
         where: The user's source line of the first layer.
     """
@@ -41,9 +41,19 @@ class ChannelGroup:
     layers: tuple[str, ...]
     widths: tuple[int, ...]
     units: torch.Tensor
-    kept: int
+    held: torch.Tensor
     reasons: tuple[str, ...]
     where: str
+
+    @property
+    def kept(self) -> int:
+        """How many units have to stay."""
+        return len(self.held)
+
+    @property
+    def all_units(self) -> torch.Tensor:
+        """The numbers of all units."""
+        return torch.cat([self.units, self.held])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -117,7 +127,7 @@ def _groups(search: ChannelSearch, units: torch.Tensor, count: int) -> tuple[Cha
                 layers=tuple(layer_name(node) for node, _ in begun),
                 widths=tuple(len(ids) for _, ids in begun),
                 units=own[~held[own]],
-                kept=int(held[own].sum()),
+                held=own[held[own]],
                 reasons=tuple(dict.fromkeys(reasons[unit] for unit in own[held[own]].tolist())),
                 where=source_line(first),
             )
@@ -144,8 +154,3 @@ def _joined(sets: list[torch.Tensor]) -> list[list[int]]:
     for index in range(len(sets)):
         joined.setdefault(root(index), []).append(index)
     return list(joined.values())
-
-
-def described_layer(node: Node) -> str:
-    """Return what a report calls a layer: `conv2d features.0.0`."""
-    return f"{operator_name(node)} {layer_name(node)}"

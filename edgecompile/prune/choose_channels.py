@@ -13,7 +13,7 @@ from edgecompile.errors import NothingToPruneError, PruningTargetNotMetError, Un
 from edgecompile.progress import Progress
 from edgecompile.prune.channel_groups import ChannelGroups, find_groups
 from edgecompile.prune.choose_units import Choice, Limits, choose_units
-from edgecompile.prune.costs import terms_of
+from edgecompile.prune.costs import prunable, terms_of
 from edgecompile.prune.importance import IMPORTANCES
 from edgecompile.prune.least_squares import fit_layers
 from edgecompile.prune.remove_channels import remaining_groups, remove_channels
@@ -49,9 +49,10 @@ def choose_channels(
         minimum=settings.minimum_width,
         fixed=fixed_shares(groups, settings),
     )
-    if not bool(groups.removable.any()):
+    removable = removable_units(groups, settings)
+    if not bool(removable.any()):
         raise _nothing_to_prune(groups)
-    terms = terms_of(exported, groups, settings.measure)
+    terms = prunable(terms_of(exported, groups, settings.measure), removable)
     keep = torch.ones(groups.count, dtype=torch.bool)
     left, left_groups = exported, groups
     measure = IMPORTANCES[settings.importance]
@@ -90,6 +91,15 @@ def fixed_shares(groups: ChannelGroups, settings: PruningSettings) -> dict[str, 
             raise UnknownLayerError(pattern, known, where=where)
         found.update(dict.fromkeys((group.name for group in matched), share))
     return found
+
+
+def removable_units(groups: ChannelGroups, settings: PruningSettings) -> torch.Tensor:
+    """Return of each unit whether it can be removed and no rule keeps it, (units,), bool."""
+    removable, shares = groups.removable, fixed_shares(groups, settings)
+    for group in groups.groups:
+        if shares.get(group.name) == 0:
+            removable[group.units] = False
+    return removable
 
 
 def _nothing_to_prune(groups: ChannelGroups) -> NothingToPruneError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from edgecompile.prune.channel_groups import ChannelGroup, ChannelGroups
-from edgecompile.prune.costs import Term, prunable, total
+from edgecompile.prune.costs import Term, total
 
 # By how much less than wanted may go, a share of the prunable cost: units go in steps.
 _SHORT = 0.03
@@ -58,17 +58,13 @@ def choose_units(
 
     Args:
         groups: The groups of a program.
-        terms: Its costs.
+        terms: Its prunable costs.
         importance: Of each unit, (units,): what removing it costs in quality; comparable over groups.
         share: How much of the prunable cost is to go, 0 to 1.
         limits: How far a group may shrink.
         keep: What stays of earlier steps; all of it by default.
     """
-    removable = groups.removable
-    for group in groups.groups:
-        if limits.fixed.get(group.name) == 0:
-            removable[group.units] = False
-    costs = _Costs(prunable(terms, removable), groups, keep)
+    costs = _Costs(terms, groups, keep)
     goal = costs.whole * (1 - share)
     shrinking = [_Shrinking(group, importance, limits, costs) for group in groups.groups if len(group.units)]
     for own in shrinking:

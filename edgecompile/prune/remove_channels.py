@@ -53,7 +53,8 @@ def remaining_groups(pruned: PrunedProgram) -> ChannelGroups:
             if node.name in nodes
         },
         groups=tuple(
-            replace(group, units=numbers[group.units[keep[group.units]]]) for group in groups.groups
+            replace(group, units=numbers[group.units[keep[group.units]]], held=numbers[group.held])
+            for group in groups.groups
         ),
     )
 

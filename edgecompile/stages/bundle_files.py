@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgecompile.compare import Outputs
     from edgecompile.evaluate import Quality
     from edgecompile.layer_quality import LayerReport
+    from edgecompile.pruning import PruningReport
     from edgecompile.sensitivity import SensitivityReport
     from edgecompile.stages.findings import Findings
     from edgecompile.target import Target
@@ -53,16 +54,18 @@ class Analysis:
         layers: How good each is.
         sensitivity: What the rounding of each costs; None where it was not asked for.
         mixed_precision: What stays in float so that a budget holds; None where there is none.
+        pruning: What was removed; None where nothing is.
     """
 
     layers: Result[LayerReport]
     sensitivity: Result[SensitivityReport] | None
     mixed_precision: Result[MixedPrecision] | None
+    pruning: Result[PruningReport] | None
 
     @property
     def digests(self) -> tuple[str, ...]:
         """What each is, in hexadecimal digits; "" where it is not there."""
-        parts = (self.layers, self.sensitivity, self.mixed_precision)
+        parts = (self.layers, self.sensitivity, self.mixed_precision, self.pruning)
         return tuple("" if part is None else part.digest for part in parts)
 
 
@@ -156,6 +159,7 @@ def bundle_files(
             layers=analysis.layers.value(),
             sensitivity=None if analysis.sensitivity is None else analysis.sensitivity.value(),
             mixed_precision=None if analysis.mixed_precision is None else analysis.mixed_precision.value(),
+            pruning=None if analysis.pruning is None else analysis.pruning.value(),
             samples=len(samples),
             data=data.summary["spec"],
             findings=findings.value().rows,

@@ -33,7 +33,9 @@ def halved(request):
     found = grouped(network, *inputs)
     terms = terms_of(found.program, found.groups, "macs")
     importance = l2(found.program, found.groups, (), QuietProgress())
-    choice = choose_units(found.groups, terms, importance, share=0.5, limits=LIMITS)
+    choice = choose_units(
+        found.groups, prunable(terms, found.groups.removable), importance, share=0.5, limits=LIMITS
+    )
     smaller, proof = pruned_and_proof(found, choice.keep, other_inputs(inputs))
     return Halved(found=found, choice=choice, terms=terms, smaller=smaller, proof=proof)
 

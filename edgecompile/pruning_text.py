@@ -1,0 +1,75 @@
+"""What was pruned, and groups of channels, as text for reports and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from edgecompile.pruning import COSTS, MEASURE_NAMES, GroupRow, PruningReport
+from edgecompile.text_table import render, table
+
+
+def pruning_text(report: PruningReport) -> str:
+    """Return what was removed, the proof, and how good what is left is beside the original."""
+    measure = MEASURE_NAMES[report.measure]
+    head = (
+        f"pruned: {report.removed:.1%} of the {report.prunable / 1e6:.2f} M prunable {measure} are gone "
+        f"({report.wanted:.1%} asked for)\n"
+    )
+    costs = table("", "before", "after", "left")
+    for name in COSTS:
+        before, after = getattr(report.before, name), getattr(report.after, name)
+        share = f"{after / max(before, 1):.1%}"
+        costs.add_row(MEASURE_NAMES[name], _millions(before), _millions(after), share)
+    proof = (
+        f"  proof: the same as zeroing the channels, to {report.proof_error:.1e} of the outputs' range "
+        f"on {report.proof_samples} samples\n"
+    )
+    tables = (render(item) for item in (costs, _recovery_table(report), _left_table(report)))
+    return "\n".join([head, proof, *tables])
+
+
+def group_table(rows: Sequence[GroupRow]) -> Table:
+    """Return all groups of a model, what they cost, and why some are kept."""
+    filled = table("group", "layers", "width", "units", "can go", "MACs", "parameters", "why not all")
+    for row in rows:
+        filled.add_row(
+            Text(row.name),
+            str(len(row.layers)),
+            str(row.width),
+            str(row.units),
+            str(row.removable),
+            _millions(row.macs),
+            _millions(row.parameters),
+            Text("; ".join(row.reasons)),
+        )
+    return filled
+
+
+def _recovery_table(report: PruningReport) -> Table:
+    with_accuracy = report.accuracy is not None
+    filled = table("in float", "SQNR", "top-1 as original", *(["top-1"] if with_accuracy else []))
+    filled.add_row("original", "-", "-", *([_percent(report.accuracy)] if with_accuracy else []))
+    for row in report.recovery:
+        sqnr = "exact" if row.sqnr_db is None else f"{row.sqnr_db:.2f} dB"
+        own = [_percent(row.accuracy)] if with_accuracy else []
+        filled.add_row(row.step, sqnr, _percent(row.agreement), *own)
+    return filled
+
+
+def _left_table(report: PruningReport) -> Table:
+    filled = table("group", "units", "left", "share left")
+    for row in report.groups:
+        if row.left < row.units:
+            filled.add_row(Text(row.name), str(row.units), str(row.left), f"{row.left / row.units:.0%}")
+    return filled
+
+
+def _millions(count: float) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 1e6 else f"{count / 1e3:.1f} k"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.2%}"
