@@ -21,8 +21,8 @@ from edgecompile.input_range import InputRange
 from edgecompile.layer_quality import LayerReport
 from edgecompile.mixed_precision_text import mixed_precision_text
 from edgecompile.program import Declined, QuantizedProgram
-from edgecompile.pruning import PruningReport
-from edgecompile.pruning_text import pruning_text
+from edgecompile.pruning.pruning_report import PruningReport
+from edgecompile.pruning.pruning_text import pruning_text
 from edgecompile.sensitivity import SensitivityReport
 from edgecompile.sensitivity_text import sensitivity_text
 from edgecompile.text_table import render, table

@@ -27,7 +27,7 @@ from edgecompile.errors import (
 )
 from edgecompile.problems import Problems
 from edgecompile.program import Precision
-from edgecompile.pruning import Importance, Measure
+from edgecompile.pruning.pruning_report import Importance, Measure
 from edgecompile.setting import Setting
 from edgecompile.strict_toml import STRICT, parse, read_toml
 

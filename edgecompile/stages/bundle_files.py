@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgecompile.compare import Outputs
     from edgecompile.evaluate import Quality
     from edgecompile.layer_quality import LayerReport
-    from edgecompile.pruning import PruningReport
+    from edgecompile.pruning.pruning_report import PruningReport
     from edgecompile.sensitivity import SensitivityReport
     from edgecompile.stages.findings import Findings
     from edgecompile.target import Target

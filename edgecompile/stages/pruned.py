@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from edgecompile.cache import digest
 from edgecompile.dataset import Dataset, Sample, spread
 from edgecompile.program import CapturedProgram, step_record
-from edgecompile.pruning import PruningReport, RecoveryRow, pruning_report_from_dict
+from edgecompile.pruning.pruning_report import PruningReport, RecoveryRow, pruning_report_from_dict
 from edgecompile.stage_cache import HashedFile, Result, StageCache
 from edgecompile.stages.captured import Captured
 from edgecompile.stages.quality import float_outputs
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgecompile.compare import Outputs
-    from edgecompile.prune.pruned_program import PrunedProgram
+    from edgecompile.pruning.pruned_program import PrunedProgram
     from edgecompile.settings import BuildSettings
     from edgecompile.target import PruningSettings, Target
 
@@ -171,8 +171,8 @@ class _Stages:
     def removed(self) -> PrunedProgram:
         """Return the program after the surgery alone, beside the whole one."""
         if self._removed is None:
-            from edgecompile.prune.channel_groups import find_groups
-            from edgecompile.prune.remove_channels import remove_channels
+            from edgecompile.pruning.channel_groups import find_groups
+            from edgecompile.pruning.remove_channels import remove_channels
 
             whole = self._captured.value().exported
             self._removed = remove_channels(whole, find_groups(whole), self._keep.value())
@@ -188,14 +188,14 @@ class _Stages:
         return spread(self._calibration.value().samples, self.settings.samples)
 
     def _choose(self) -> torch.Tensor:
-        from edgecompile.prune.choose_channels import choose_channels
+        from edgecompile.pruning.choose_channels import choose_channels
 
         program = self._captured.value().exported
         chosen = choose_channels(program, self.share, self._samples(), self.settings, self._cache.progress)
         return chosen.keep
 
     def _remove(self) -> CapturedProgram:
-        from edgecompile.prune.described_groups import declined_groups
+        from edgecompile.pruning.described_groups import declined_groups
 
         started, captured = time.perf_counter(), self._captured.value()
         removed = self.removed()
@@ -210,7 +210,7 @@ class _Stages:
         return replace(captured, exported=removed.exported, steps=(*captured.steps, record))
 
     def _fit(self, program: CapturedProgram) -> CapturedProgram:
-        from edgecompile.prune.least_squares import fit_layers
+        from edgecompile.pruning.least_squares import fit_layers
 
         started = time.perf_counter()
         fitted = fit_layers(self.removed(), self._samples(), self._cache.progress).exported
@@ -231,8 +231,8 @@ def _report(
     goldens: int,
 ) -> Result[PruningReport]:
     def make() -> PruningReport:
-        from edgecompile.prune.described_groups import pruning_report
-        from edgecompile.prune.zeroed_channels import prove
+        from edgecompile.pruning.described_groups import pruning_report
+        from edgecompile.pruning.zeroed_channels import prove
 
         removed, samples = stages.removed(), evaluation.value().samples
         cache.progress.start("prove the pruning")

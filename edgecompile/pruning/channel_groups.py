@@ -16,9 +16,9 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.graph_edit import output_nodes, source_line
-from edgecompile.prune import rules_along_axes, rules_of_layers, rules_of_shapes
-from edgecompile.prune.channel_search import ChannelSearch
-from edgecompile.prune.labels import Labels
+from edgecompile.pruning import rules_along_axes, rules_of_layers, rules_of_shapes
+from edgecompile.pruning.channel_search import ChannelSearch
+from edgecompile.pruning.labels import Labels
 
 _RULES = rules_of_shapes.RULES | rules_along_axes.RULES | rules_of_layers.RULES
 

@@ -8,14 +8,14 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import operand, operator_name, shape_of
-from edgecompile.prune.channel_search import (
+from edgecompile.pruning.channel_search import (
     ChannelSearch,
     NotUnderstoodError,
     Rule,
     broadcast,
     tensor_operands,
 )
-from edgecompile.prune.labels import Labels, reshaped
+from edgecompile.pruning.labels import Labels, reshaped
 
 aten = torch.ops.aten
 

@@ -17,11 +17,11 @@ from torch.fx import Node
 
 from edgecompile.errors import PruningBrokeProgramError
 from edgecompile.graph_edit import operand, output_nodes, source_line
-from edgecompile.prune.channel_groups import ChannelGroups
-from edgecompile.prune.labels import Labels
-from edgecompile.prune.pruned_program import PrunedProgram
-from edgecompile.prune.rules_of_layers import whole_groups
-from edgecompile.prune.rules_of_shapes import reduced_axes
+from edgecompile.pruning.channel_groups import ChannelGroups
+from edgecompile.pruning.labels import Labels
+from edgecompile.pruning.pruned_program import PrunedProgram
+from edgecompile.pruning.rules_of_layers import whole_groups
+from edgecompile.pruning.rules_of_shapes import reduced_axes
 from edgecompile.quantize.node_values import all_values, computed_value, given_values
 
 aten = torch.ops.aten

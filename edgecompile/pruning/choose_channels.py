@@ -11,13 +11,13 @@ from torch.export import ExportedProgram
 from edgecompile.dataset import Sample
 from edgecompile.errors import NothingToPruneError, PruningTargetNotMetError, UnknownLayerError
 from edgecompile.progress import Progress
-from edgecompile.prune.channel_groups import ChannelGroups, find_groups
-from edgecompile.prune.choose_units import Choice, Limits, choose_units
-from edgecompile.prune.costs import prunable, terms_of
-from edgecompile.prune.importance import IMPORTANCES
-from edgecompile.prune.least_squares import fit_layers
-from edgecompile.prune.remove_channels import remaining_groups, remove_channels
-from edgecompile.pruning import MEASURE_NAMES
+from edgecompile.pruning.channel_groups import ChannelGroups, find_groups
+from edgecompile.pruning.choose_units import Choice, Limits, choose_units
+from edgecompile.pruning.costs import prunable, terms_of
+from edgecompile.pruning.importance import IMPORTANCES
+from edgecompile.pruning.least_squares import fit_layers
+from edgecompile.pruning.pruning_report import MEASURE_NAMES
+from edgecompile.pruning.remove_channels import remaining_groups, remove_channels
 from edgecompile.target import PruningSettings
 
 

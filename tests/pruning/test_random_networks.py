@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from prune_program import grouped, pruned_and_proof
 from random_network import BLOCKS, random_keep, random_network
 
-from edgecompile.prune.choose_units import Limits, choose_units
-from edgecompile.prune.costs import terms_of, total
+from edgecompile.pruning.choose_units import Limits, choose_units
+from edgecompile.pruning.costs import terms_of, total
 
 
 def drawn_network(data):

@@ -20,8 +20,8 @@ from edgecompile.dataset import Sample
 from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.layer_rows import TRANSPOSED, groups_of, rows_read, weight_of_rows, weight_rows
 from edgecompile.progress import Progress
-from edgecompile.prune.layer_inputs import LAYERS
-from edgecompile.prune.pruned_program import PrunedProgram
+from edgecompile.pruning.layer_inputs import LAYERS
+from edgecompile.pruning.pruned_program import PrunedProgram
 from edgecompile.quantize.node_values import SampleValues, computed_value
 
 # What may pull the weights back to those that stayed,

@@ -6,9 +6,9 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import operand, operator_name, shape_of
-from edgecompile.prune.channel_search import ChannelSearch, Rule
-from edgecompile.prune.labels import Labels
-from edgecompile.prune.rules_of_shapes import element_by_element, expand, per_picture, reduce, same
+from edgecompile.pruning.channel_search import ChannelSearch, Rule
+from edgecompile.pruning.labels import Labels
+from edgecompile.pruning.rules_of_shapes import element_by_element, expand, per_picture, reduce, same
 
 aten = torch.ops.aten
 

@@ -12,10 +12,10 @@ from edgecompile.dataset import Sample
 from edgecompile.graph_edit import operand, output_nodes
 from edgecompile.layer_rows import LINEAR, groups_of, weight_rows
 from edgecompile.progress import Progress
-from edgecompile.prune.channel_groups import ChannelGroups
-from edgecompile.prune.elimination import Columns, eliminate
-from edgecompile.prune.labels import Labels
-from edgecompile.prune.layer_inputs import LAYERS, Moments, Reader, input_moments, input_power, readers_of
+from edgecompile.pruning.channel_groups import ChannelGroups
+from edgecompile.pruning.elimination import Columns, eliminate
+from edgecompile.pruning.labels import Labels
+from edgecompile.pruning.layer_inputs import LAYERS, Moments, Reader, input_moments, input_power, readers_of
 from edgecompile.quantize.layers import constants_of
 from edgecompile.quantize.node_values import computed_value, given_values
 

@@ -12,9 +12,9 @@ from torch.fx import Node
 
 from edgecompile.graph_edit import operand, shape_of
 from edgecompile.layer_rows import LINEAR, TRANSPOSED
-from edgecompile.prune.channel_groups import ChannelGroups
-from edgecompile.prune.layer_inputs import LAYERS
-from edgecompile.pruning import Measure
+from edgecompile.pruning.channel_groups import ChannelGroups
+from edgecompile.pruning.layer_inputs import LAYERS
+from edgecompile.pruning.pruning_report import Measure
 from edgecompile.quantize.layers import constants_of
 
 aten = torch.ops.aten

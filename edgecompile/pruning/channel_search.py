@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.graph_edit import shape_of, user_input_names
-from edgecompile.prune.labels import Labels, expanded, simplified
+from edgecompile.pruning.labels import Labels, expanded, simplified
 from edgecompile.quantize.layers import constants_of
 
 aten = torch.ops.aten

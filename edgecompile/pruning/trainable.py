@@ -26,7 +26,7 @@ _TRAINING: Mapping[object, int] = {
 }
 
 
-class TrainableGraph(GraphModule):  # type: ignore[misc]
+class TrainableGraph(GraphModule):
     """The graph of a program; in training, batch norms use and track the batch's statistics."""
 
     def train(self, mode: bool = True) -> TrainableGraph:

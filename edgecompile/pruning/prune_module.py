@@ -13,12 +13,12 @@ from edgecompile.dataset import Sample
 from edgecompile.errors import CaptureFailedError, EmptyDataError, InvalidPruningError
 from edgecompile.program import SourceModel
 from edgecompile.progress import Progress, QuietProgress
-from edgecompile.prune.channel_groups import find_groups
-from edgecompile.prune.choose_channels import choose_channels
-from edgecompile.prune.least_squares import fit_layers
-from edgecompile.prune.remove_channels import remove_channels
-from edgecompile.prune.trainable import trainable
-from edgecompile.prune.zeroed_channels import prove
+from edgecompile.pruning.channel_groups import find_groups
+from edgecompile.pruning.choose_channels import choose_channels
+from edgecompile.pruning.least_squares import fit_layers
+from edgecompile.pruning.remove_channels import remove_channels
+from edgecompile.pruning.trainable import trainable
+from edgecompile.pruning.zeroed_channels import prove
 from edgecompile.setting import Setting
 from edgecompile.target import load_target
 

@@ -11,11 +11,11 @@ from torch.fx import Node
 
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.layer_rows import CONVOLUTIONS, TRANSPOSED, groups_of
-from edgecompile.prune.channel_groups import ChannelGroups
-from edgecompile.prune.labels import Labels
-from edgecompile.prune.pruned_program import PrunedProgram
-from edgecompile.prune.rules_of_layers import loses_groups, whole_groups
-from edgecompile.prune.rules_of_shapes import SPLITS, slice_of
+from edgecompile.pruning.channel_groups import ChannelGroups
+from edgecompile.pruning.labels import Labels
+from edgecompile.pruning.pruned_program import PrunedProgram
+from edgecompile.pruning.rules_of_layers import loses_groups, whole_groups
+from edgecompile.pruning.rules_of_shapes import SPLITS, slice_of
 
 aten = torch.ops.aten
 

@@ -7,8 +7,8 @@ from torch.fx import Node
 
 from edgecompile.graph_edit import operand, shape_of
 from edgecompile.layer_rows import CONVOLUTIONS, LINEAR, TRANSPOSED, groups_of
-from edgecompile.prune.channel_search import ChannelSearch, NotUnderstoodError, Rule
-from edgecompile.prune.labels import Labels
+from edgecompile.pruning.channel_search import ChannelSearch, NotUnderstoodError, Rule
+from edgecompile.pruning.labels import Labels
 
 aten = torch.ops.aten
 

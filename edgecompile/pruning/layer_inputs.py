@@ -13,7 +13,7 @@ from edgecompile.dataset import Sample
 from edgecompile.graph_edit import operand
 from edgecompile.layer_rows import CONVOLUTIONS, LINEAR, TRANSPOSED, rows_read
 from edgecompile.progress import Progress
-from edgecompile.prune.channel_groups import ChannelGroups
+from edgecompile.pruning.channel_groups import ChannelGroups
 from edgecompile.quantize.layers import constants_of
 from edgecompile.quantize.node_values import computed_value, given_values
 

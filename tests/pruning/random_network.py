@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from edgecompile.prune.channel_groups import ChannelGroups
+from edgecompile.pruning.channel_groups import ChannelGroups
 
 LARGEST = 12  # pixels along a side
 WIDEST = 24

@@ -14,7 +14,7 @@ from pruned_networks import NETWORKS
 from torch import nn
 
 from edgecompile.layer_rows import CONVOLUTIONS, LINEAR, TRANSPOSED
-from edgecompile.prune.channel_groups import layer_name
+from edgecompile.pruning.channel_groups import layer_name
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -10,10 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgecompile.progress import QuietProgress
-from edgecompile.prune.channel_groups import find_groups
-from edgecompile.prune.choose_units import Limits, choose_units
-from edgecompile.prune.costs import prunable, terms_of, total
-from edgecompile.prune.importance import l2
+from edgecompile.pruning.channel_groups import find_groups
+from edgecompile.pruning.choose_units import Limits, choose_units
+from edgecompile.pruning.costs import prunable, terms_of, total
+from edgecompile.pruning.importance import l2
 
 LIMITS = Limits(multiple=8, minimum=8, fixed={})
 

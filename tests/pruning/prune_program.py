@@ -12,9 +12,9 @@ from edgecompile.capture import capture
 from edgecompile.graph_edit import user_input_names
 from edgecompile.graph_pass import signature
 from edgecompile.program import SourceModel
-from edgecompile.prune.channel_groups import ChannelGroups, find_groups
-from edgecompile.prune.remove_channels import remove_channels
-from edgecompile.prune.zeroed_channels import Proof, prove
+from edgecompile.pruning.channel_groups import ChannelGroups, find_groups
+from edgecompile.pruning.remove_channels import remove_channels
+from edgecompile.pruning.zeroed_channels import Proof, prove
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from edgecompile.prune.channel_groups import ChannelGroup, ChannelGroups
-from edgecompile.prune.costs import Term, total
+from edgecompile.pruning.channel_groups import ChannelGroup, ChannelGroups
+from edgecompile.pruning.costs import Term, total
 
 # By how much less than wanted may go, a share of the prunable cost: units go in steps.
 _SHORT = 0.03

@@ -6,12 +6,12 @@ import torch
 from torch.export import ExportedProgram
 
 from edgecompile.program import Declined
-from edgecompile.prune.channel_groups import ChannelGroups
-from edgecompile.prune.choose_channels import removable_units
-from edgecompile.prune.costs import prunable, terms_of, total
-from edgecompile.prune.pruned_program import PrunedProgram
-from edgecompile.prune.zeroed_channels import Proof
-from edgecompile.pruning import COSTS, Cost, GroupRow, PruningReport
+from edgecompile.pruning.channel_groups import ChannelGroups
+from edgecompile.pruning.choose_channels import removable_units
+from edgecompile.pruning.costs import prunable, terms_of, total
+from edgecompile.pruning.pruned_program import PrunedProgram
+from edgecompile.pruning.pruning_report import COSTS, Cost, GroupRow, PruningReport
+from edgecompile.pruning.zeroed_channels import Proof
 from edgecompile.target import PruningSettings
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.export import ExportedProgram
 
-from edgecompile.prune.channel_groups import ChannelGroups
+from edgecompile.pruning.channel_groups import ChannelGroups
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from edgecompile.pruning import COSTS, MEASURE_NAMES, GroupRow, PruningReport
+from edgecompile.pruning.pruning_report import COSTS, MEASURE_NAMES, GroupRow, PruningReport
 from edgecompile.text_table import render, table
 
 
