@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch.export import ExportedProgram
 
+from edgecompile.capture import capture, load_model
 from edgecompile.program import Declined
-from edgecompile.pruning.channel_groups import ChannelGroups
+from edgecompile.pruning.channel_groups import ChannelGroups, find_groups
 from edgecompile.pruning.choose_channels import removable_units
 from edgecompile.pruning.costs import prunable, terms_of, total
 from edgecompile.pruning.pruned_program import PrunedProgram
-from edgecompile.pruning.pruning_report import COSTS, Cost, GroupRow, PruningReport
+from edgecompile.pruning.pruning_report import COSTS, Cost, GroupRow, ModelGroups, PruningReport
 from edgecompile.pruning.zeroed_channels import Proof
 from edgecompile.target import PruningSettings
 
@@ -44,6 +45,26 @@ def group_rows(exported: ExportedProgram, groups: ChannelGroups, keep: torch.Ten
             )
         )
     return tuple(rows)
+
+
+def groups_of_model(spec: str) -> ModelGroups:
+    """Return the groups of a MODEL.
+
+    Raises:
+        EdgecompileError: The model cannot be loaded or captured.
+    """
+    exported = capture(load_model(spec), dynamic_batch=False).exported
+    groups = find_groups(exported)
+    everything = torch.ones(groups.count, dtype=torch.bool)
+    macs, parameters = (
+        round(total(prunable(terms_of(exported, groups, measure), groups.removable), everything))
+        for measure in COSTS
+    )
+    return ModelGroups(
+        total=_cost(exported, groups, everything),
+        prunable=Cost(macs=macs, parameters=parameters),
+        groups=group_rows(exported, groups, everything),
+    )
 
 
 def declined_groups(groups: ChannelGroups) -> tuple[Declined, ...]:

@@ -57,6 +57,21 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelGroups:
+    """The groups of a model before anything is pruned.
+
+    Attributes:
+        total: What the model costs.
+        prunable: What of that pruning can change.
+        groups: In the order of their first layers.
+    """
+
+    total: Cost
+    prunable: Cost
+    groups: tuple[GroupRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RecoveryRow:
     """How good a pruned program in float is beside the original.
 

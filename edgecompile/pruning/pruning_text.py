@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.table import Table
 from rich.text import Text
 
-from edgecompile.pruning.pruning_report import COSTS, MEASURE_NAMES, GroupRow, PruningReport
+from edgecompile.pruning.pruning_report import COSTS, MEASURE_NAMES, ModelGroups, PruningReport
 from edgecompile.text_table import render, table
 
 
@@ -31,10 +29,10 @@ def pruning_text(report: PruningReport) -> str:
     return "\n".join([head, proof, *tables])
 
 
-def group_table(rows: Sequence[GroupRow]) -> Table:
+def groups_text(found: ModelGroups) -> str:
     """Return all groups of a model, what they cost, and why some are kept."""
     filled = table("group", "layers", "width", "units", "can go", "MACs", "parameters", "why not all")
-    for row in rows:
+    for row in found.groups:
         filled.add_row(
             Text(row.name),
             str(len(row.layers)),
@@ -45,7 +43,16 @@ def group_table(rows: Sequence[GroupRow]) -> Table:
             _millions(row.parameters),
             Text("; ".join(row.reasons)),
         )
-    return filled
+    shares = ", ".join(
+        f"{_millions(getattr(found.prunable, name))} of {_millions(getattr(found.total, name))} "
+        f"{MEASURE_NAMES[name]}"
+        for name in COSTS
+    )
+    notes = (
+        "  layers: those that make a group's channels; units: what can only be removed together; MACs and\n"
+        "  parameters: of all layers that make or read them\n"
+    )
+    return "\n".join([render(filled), notes, f"pruning can change layers with {shares}\n"])
 
 
 def _recovery_table(report: PruningReport) -> Table:

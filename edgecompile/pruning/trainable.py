@@ -39,6 +39,12 @@ class TrainableGraph(GraphModule):
         self.recompile()
         return self
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrainableGraph:
+        """Copy it, as a training loop does to keep its best state: a plain copy has a plain graph's class."""
+        copied = super().__deepcopy__(memo)
+        result = TrainableGraph(copied, copied.graph, type(self).__name__)
+        return result.train(self.training)
+
 
 def trainable(exported: ExportedProgram, module: nn.Module) -> TrainableGraph:
     """Return a program as a module in inference mode.
