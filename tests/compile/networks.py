@@ -244,3 +244,35 @@ def labelled_textures():
     with torch.no_grad():
         for (picture,) in textures(seed=1):
             yield (picture,), int(network(picture).argmax())
+
+
+class Prunable(nn.Module):
+    """A residual block with a depthwise convolution between two others, wide enough for multiples of eight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(11)
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU6())
+        self.expand = nn.Sequential(nn.Conv2d(32, 96, 1, bias=False), nn.BatchNorm2d(96), nn.ReLU6())
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(96, 96, 3, 1, 1, groups=96, bias=False), nn.BatchNorm2d(96), nn.ReLU6()
+        )
+        self.project = nn.Sequential(nn.Conv2d(96, 32, 1, bias=False), nn.BatchNorm2d(32))
+        self.last = nn.Sequential(nn.Conv2d(32, 64, 3, 2, 1), nn.ReLU())
+        self.head = nn.Linear(64, 10)
+        for norm in (module for module in self.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm.running_mean.uniform_(-0.2, 0.2)
+            norm.running_var.uniform_(0.1, 0.5)
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        x = self.stem(picture)
+        x = x + self.project(self.depthwise(self.expand(x)))
+        return self.head(self.last(x).mean([2, 3]))
+
+
+def prunable():
+    return Prunable().eval(), (torch.rand(1, 3, 32, 32),)
+
+
+def nothing_to_prune():
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)).eval(), (torch.rand(1, 3, 32, 32),)
