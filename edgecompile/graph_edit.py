@@ -239,6 +239,17 @@ def source_line(node: Node) -> str:
     return f"{Path(file).name}:{line}"
 
 
+def module_name(node: Node) -> str:
+    """Return the module that a node is of, `features.3.conv.0`, or "" if the graph does not know it."""
+    modules = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(modules[-1][0]) if modules else ""
+
+
+def set_module_name(node: Node, name: str) -> None:
+    """Say what module a node is of."""
+    node.meta["nn_module_stack"] = {name: (name, "")}
+
+
 def is_torch_file(file: str) -> bool:
     """Tell whether a source file is one of PyTorch's own, here or where a .pt2 was captured."""
     return file.startswith((_TORCH, "torch/")) or "-packages/torch/" in file

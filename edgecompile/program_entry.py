@@ -17,7 +17,14 @@ from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree
 
 from edgecompile.capture import MAX_BATCH
-from edgecompile.graph_edit import fake_result, signature_of, source_line, user_input_names
+from edgecompile.graph_edit import (
+    fake_result,
+    module_name,
+    set_module_name,
+    signature_of,
+    source_line,
+    user_input_names,
+)
 from edgecompile.origins import has_origin, origin_named, origin_of, set_origin
 from edgecompile.program_file import DTYPES, call_name, decode, encode, operator_named
 from edgecompile.quantize.layers import constants_of
@@ -38,7 +45,7 @@ def program_text(exported: ExportedProgram) -> str:
             row["constant"] = node.name in constants
         else:
             row |= {"call": call_name(node.target), "args": encode(node.args), "kwargs": encode(node.kwargs)}
-            row["where"] = source_line(node)
+            row |= {"where": source_line(node), "module": module_name(node)}
             if has_origin(node):
                 origin = origin_of(node)
                 row["origin"] = origin.name, graphs.setdefault(origin.graph_id, len(graphs))
@@ -103,6 +110,8 @@ def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgr
             if row["where"]:
                 file, _, line = row["where"].rpartition(":")
                 node.meta["stack_trace"] = f'File "{file}", line {line}, in forward'
+            if row["module"]:
+                set_module_name(node, row["module"])
             if "origin" in row:
                 set_origin(node, origin_named(*row["origin"]))
         node.name = name

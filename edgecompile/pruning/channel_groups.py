@@ -15,7 +15,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import output_nodes, source_line
+from edgecompile.graph_edit import module_name, output_nodes, source_line
 from edgecompile.pruning import rules_along_axes, rules_of_layers, rules_of_shapes
 from edgecompile.pruning.channel_search import ChannelSearch
 from edgecompile.pruning.labels import Labels
@@ -102,8 +102,7 @@ def find_groups(exported: ExportedProgram) -> ChannelGroups:
 
 def layer_name(node: Node) -> str:
     """Return the module that a layer is of, `features.3.conv.0`, or the node's name."""
-    modules = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(modules[-1][0]) if modules and modules[-1][0] else node.name
+    return module_name(node) or node.name
 
 
 def _numbered(labels: Labels, units: torch.Tensor) -> Labels:

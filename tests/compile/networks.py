@@ -247,7 +247,7 @@ def labelled_textures():
 
 
 class Prunable(nn.Module):
-    """A residual block with a depthwise convolution between two others, wide enough for multiples of eight."""
+    """A residual block with a depthwise convolution in it, wide enough for multiples of eight."""
 
     def __init__(self) -> None:
         super().__init__()
