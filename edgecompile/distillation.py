@@ -139,6 +139,8 @@ def train(
         progress: Is told of each step.
         checkpoint: Where the state is kept until the end; a training that was interrupted there goes on.
     """
+    if not student.parameters:
+        return Course(steps=0, asked=settings.steps, best_step=0, first_error=0.0, best_error=0.0)
     return _Training(student, teacher, samples, settings, checkpoint).run(progress)
 
 
@@ -249,7 +251,7 @@ class _Training(Generic[K]):
         place, stopped = self._place, ""
         batches = islice(self._batches(), place.step, None)
         saved = time.monotonic()
-        while not stopped and place.best_error > 0:  # an error of 0 leaves nothing to learn
+        while not stopped and place.best_error != 0:  # an error of 0 leaves nothing to learn
             try:
                 stopped = self._look()
                 if stopped or place.step >= place.planned:
@@ -394,11 +396,11 @@ class _Lesson:
 
     def inputs(self, chosen: Sequence[int]) -> list[torch.Tensor]:
         """Return the inputs of several samples, joined."""
-        return _joined([self._samples[index].inputs for index in chosen])
+        return joined([self._samples[index].inputs for index in chosen])
 
     def wanted(self, chosen: Sequence[int]) -> list[torch.Tensor]:
         """Return the teacher's outputs for several samples, joined."""
-        return _joined([self._outputs(index) for index in chosen])
+        return joined([self._outputs(index) for index in chosen])
 
     def _outputs(self, index: int) -> list[torch.Tensor]:
         if index in self._wanted:
@@ -412,7 +414,8 @@ class _Lesson:
         return outputs
 
 
-def _joined(several: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+def joined(several: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """Return the inputs or outputs of several samples as those of one run."""
     if len(several) == 1:
         return list(several[0])
     return [torch.cat(values) for values in zip(*several, strict=True)]
