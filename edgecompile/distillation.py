@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from edgecompile.checkpoint import Checkpoint
 from edgecompile.dataset import Sample
@@ -34,7 +35,7 @@ _TRIAL = 10
 _CHECKS = 10
 # A training that is killed loses so much at most.
 _SAVED_SECONDS = 30.0
-# Of the teacher's outputs, kept for later steps.
+# What the teacher gave is kept for later steps, up to so much.
 _ROOM_BYTES = 1 << 29
 # What a checkpoint holds of each parameter; the last three are Adam's.
 _KEPT = ("value", "best", "step", "exp_avg", "exp_avg_sq")
@@ -74,6 +75,19 @@ class Parameter:
     rate: float
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Hint:
+    """A value inside the teacher that the student is to give as well (Romero et al. 2015, arXiv:1412.6550).
+
+    Attributes:
+        node: The teacher's.
+        kept: By axis, the indices that the student still has.
+    """
+
+    node: Node
+    kept: Mapping[int, torch.Tensor]
+
+
 class Student(Protocol[K]):
     """What is trained to give the teacher's outputs."""
 
@@ -89,7 +103,12 @@ class Student(Protocol[K]):
         """Return what the parameters stand for, differentiably, once for all samples of a step."""
 
     def outputs(self, inputs: Sequence[torch.Tensor], constants: dict[K, torch.Tensor]) -> list[torch.Tensor]:
-        """Return the outputs for inputs, differentiably, with the constants that `constants` gave."""
+        """Return the outputs, and then what is beside each hint, differentiably.
+
+        Args:
+            inputs: The model's.
+            constants: As `constants` gave them.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +146,7 @@ def train(
     settings: DistillationSettings,
     progress: Progress,
     *,
+    hints: Sequence[Hint] = (),
     checkpoint: Checkpoint | None = None,
 ) -> Course:
     """Train a student, and leave the best state in its parameters.
@@ -137,11 +157,13 @@ def train(
         samples: Calibration data; the last fifth is not trained on, but chooses the best state.
         settings: Say how long, and how fast.
         progress: Is told of each step.
+        hints: The teacher's values that count as much as its outputs; not on the held-out samples.
         checkpoint: Where the state is kept until the end; a training that was interrupted there goes on.
     """
     if not student.parameters:
         return Course(steps=0, asked=settings.steps, best_step=0, first_error=0.0, best_error=0.0)
-    return _Training(student, teacher, samples, settings, checkpoint).run(progress)
+    lesson = _Lesson(teacher, hints, samples)
+    return _Training(student, lesson, settings, checkpoint).run(progress)
 
 
 def course_findings(
@@ -205,16 +227,15 @@ class _Training(Generic[K]):
     def __init__(
         self,
         student: Student[K],
-        teacher: ExportedProgram,
-        samples: Sequence[Sample],
+        lesson: _Lesson,
         settings: DistillationSettings,
         checkpoint: Checkpoint | None,
     ) -> None:
-        self._student, self._settings, self._checkpoint = student, settings, checkpoint
-        self._lesson = _Lesson(teacher, samples)
-        held = max(1, len(samples) // _HELD_OUT)
-        self._held = range(len(samples) - held, len(samples))
-        self._seen = range(len(samples) - held) or self._held
+        self._student, self._lesson = student, lesson
+        self._settings, self._checkpoint = settings, checkpoint
+        held = max(1, lesson.count // _HELD_OUT)
+        self._held = range(lesson.count - held, lesson.count)
+        self._seen = range(lesson.count - held) or self._held
         self._values = [item.value.requires_grad_() for item in student.parameters]
         self._optimizer = torch.optim.Adam(
             [{"params": [item.value], "base": settings.rate * item.rate} for item in student.parameters],
@@ -300,7 +321,8 @@ class _Training(Generic[K]):
                 key: value.detach().requires_grad_(value.requires_grad) for key, value in constants.items()
             }
             for together in _parts(chosen, self._student.together):
-                loss = self._losses(together, leaves).sum()
+                outputs, hints = self._losses(together, leaves)
+                loss = (outputs + hints).sum() if self._lesson.hints else outputs.sum()
                 if not math.isfinite(float(loss.detach())):
                     return False
                 torch.autograd.backward(loss / len(chosen))
@@ -318,23 +340,21 @@ class _Training(Generic[K]):
         self._optimizer.step()
         self._place.step += 1
 
-    def _losses(self, chosen: Sequence[int], constants: dict[K, torch.Tensor]) -> torch.Tensor:
-        """Return the outputs' squared error, a share of their power, (samples,): its mean over outputs."""
+    def _losses(
+        self, chosen: Sequence[int], constants: dict[K, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the squared errors of outputs and of hints as shares of their power, (samples,) each."""
         wanted = self._lesson.wanted(chosen)
         found = self._student.outputs(self._lesson.inputs(chosen), constants)
-        total = torch.zeros(len(chosen))
-        for own, other in zip(found, wanted, strict=True):
-            if own.is_floating_point():
-                difference, power = (_sums(value, len(chosen)) for value in (own - other, other))
-                total = total + difference / power.clamp_min(1e-12) / len(found)
-        return total
+        pairs, outputs = list(zip(found, wanted, strict=True)), len(wanted) - len(self._lesson.hints)
+        return _error(pairs[:outputs], len(chosen)), _error(pairs[outputs:], len(chosen))
 
     def _held_out_error(self) -> float:
         losses: list[float] = []
         with torch.no_grad():
             constants = self._student.constants()
             for together in _parts(self._held, self._student.together):
-                losses += self._losses(together, constants).tolist()
+                losses += self._losses(together, constants)[0].tolist()
         return sum(losses) / len(losses)
 
     def _batches(self) -> Iterator[list[int]]:
@@ -387,9 +407,15 @@ class _Training(Generic[K]):
 
 
 class _Lesson:
-    """The samples, and what the teacher gives for them."""
+    """The samples, and what the teacher gives for them.
 
-    def __init__(self, teacher: ExportedProgram, samples: Sequence[Sample]) -> None:
+    Attributes:
+        hints: What is wanted beside the outputs.
+        count: How many samples there are.
+    """
+
+    def __init__(self, teacher: ExportedProgram, hints: Sequence[Hint], samples: Sequence[Sample]) -> None:
+        self.hints, self.count = hints, len(samples)
         self._teacher, self._samples = teacher, samples
         self._wanted: dict[int, list[torch.Tensor]] = {}
         self._room_bytes = _ROOM_BYTES
@@ -399,19 +425,24 @@ class _Lesson:
         return joined([self._samples[index].inputs for index in chosen])
 
     def wanted(self, chosen: Sequence[int]) -> list[torch.Tensor]:
-        """Return the teacher's outputs for several samples, joined."""
-        return joined([self._outputs(index) for index in chosen])
+        """Return the teacher's outputs and hints for several samples, joined."""
+        return joined([self._values(index) for index in chosen])
 
-    def _outputs(self, index: int) -> list[torch.Tensor]:
+    def _values(self, index: int) -> list[torch.Tensor]:
         if index in self._wanted:
             return self._wanted[index]
         with torch.no_grad():
             values = all_values(self._teacher, self._samples[index].inputs)
-        outputs = [values[node] for node in output_nodes(self._teacher.graph)]
-        self._room_bytes -= sum(value.nbytes for value in outputs)
+        wanted = [values[node] for node in output_nodes(self._teacher.graph)]
+        for hint in self.hints:
+            value = values[hint.node]
+            for axis, indices in hint.kept.items():
+                value = value.index_select(axis, indices)
+            wanted.append(value)
+        self._room_bytes -= sum(value.nbytes for value in wanted)
         if self._room_bytes >= 0:
-            self._wanted[index] = outputs
-        return outputs
+            self._wanted[index] = wanted
+        return wanted
 
 
 def joined(several: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
@@ -423,6 +454,16 @@ def joined(several: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
 
 def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _error(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], count: int) -> torch.Tensor:
+    """Return the squared error of values as a share of the power of those wanted, (count,); their mean."""
+    total = torch.zeros(count)
+    for own, wanted in pairs:
+        if own.is_floating_point():
+            difference, power = (_sums(value, count) for value in (own - wanted, wanted))
+            total = total + difference / power.clamp_min(1e-12) / len(pairs)
+    return total
 
 
 def _sums(value: torch.Tensor, count: int) -> torch.Tensor:

@@ -48,15 +48,19 @@ class FloatStudent:
         together: How many samples may be joined for one run.
     """
 
-    def __init__(self, exported: ExportedProgram, samples: Sequence[Sample]) -> None:
+    def __init__(
+        self, exported: ExportedProgram, samples: Sequence[Sample], hints: Sequence[Node] = ()
+    ) -> None:
         """Begin with the program as it is.
 
         Args:
             exported: A float program in inference mode.
             samples: Tell magnitudes, and whether samples can be joined.
+            hints: Nodes whose values are given after the outputs.
         """
         self._exported = exported
-        self._dead = _dead_after(exported)
+        self._results = (*output_nodes(exported.graph), *hints)
+        self._dead = _dead_after(exported, self._results)
         self._norms = _foldable_norms(exported)
         self._reading = _reading_inputs(exported)
         self._convolutions = {convolution: norm for norm, convolution in self._norms.items()}
@@ -85,7 +89,7 @@ class FloatStudent:
         return found
 
     def outputs(self, inputs: Sequence[torch.Tensor], constants: Constants) -> list[torch.Tensor]:
-        """Return the program's outputs for inputs of one sample or several joined ones."""
+        """Return the program's outputs and the hints, for inputs of one sample or several joined ones."""
         return self._run(inputs, constants)
 
     def written(self) -> ExportedProgram:
@@ -123,7 +127,7 @@ class FloatStudent:
                 look(node, values[node])
             for dead in self._dead.get(node, ()):
                 del values[dead]
-        return [values[node] for node in output_nodes(self._exported.graph)]
+        return [values[node] for node in self._results]
 
     def _folded(self, norm: Node, bias: object, found: Constants) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what a batch norm multiplies a convolution's weight with, and the bias that it leaves."""
@@ -210,10 +214,10 @@ def _foldable_norms(exported: ExportedProgram) -> dict[Node, Node]:
     return found
 
 
-def _dead_after(exported: ExportedProgram) -> dict[Node, list[Node]]:
-    """Return by node whose values nothing reads after it."""
+def _dead_after(exported: ExportedProgram, results: Sequence[Node]) -> dict[Node, list[Node]]:
+    """Return by node whose values nothing reads after it, and are no results."""
     found: dict[Node, list[Node]] = {}
-    seen: set[Node] = set()
+    seen = set(results)
     for node in reversed(exported.graph.nodes):
         last = [source for source in node.all_input_nodes if source not in seen]
         seen.update(last)
