@@ -66,16 +66,17 @@ class FloatStudent:
         self._convolutions = {convolution: norm for norm, convolution in self._norms.items()}
         self._given = _constant_nodes(exported)
         self._values = {
-            node: self._given[node].detach().clone().float()
+            node: value.detach().clone().to(torch.promote_types(value.dtype, torch.float32))
             for node in _readers(exported)
-            if node in self._given and self._given[node].is_floating_point()
+            if (value := self._given.get(node)) is not None and value.is_floating_point()
         }
         self.together = 1
         rates, values_bytes = self._measured(samples[0])
         self.parameters = [Parameter(value=value, rate=rates[node]) for node, value in self._values.items()]
         expected = [self._tried([sample]) for sample in samples[:2]]
-        self.together = max(1, _ROOM_BYTES // max(values_bytes, 1))
-        if not self._agrees(samples[:2], expected):
+        shapes = {tuple(value.shape for value in sample.inputs) for sample in samples}
+        self.together = max(1, _ROOM_BYTES // max(values_bytes, 1)) if len(shapes) == 1 else 1
+        if self.together > 1 and not self._agrees(samples[:2], expected):
             self.together = 1
 
     def constants(self) -> dict[Node, torch.Tensor]:
@@ -145,7 +146,7 @@ class FloatStudent:
         value = values[operand(node)]
         sizes: Any = torch.fx.map_arg(node.args[1], values.__getitem__)
         is_view = node.target in _VIEWS
-        if sizes[0] == 1 and (node in self._reading or not is_view):
+        if list(sizes[:1]) == [1] and (node in self._reading or not is_view):
             sizes = [count, *sizes[1:]]
         result: torch.Tensor = value.reshape(sizes) if is_view else value.expand(sizes)
         return result

@@ -194,6 +194,15 @@ def test_a_program_that_mixes_its_samples_runs_one_by_one():
     assert FloatStudent(program, samples).together == 1
 
 
+def test_samples_of_several_sizes_run_one_by_one():
+    samples = [Sample(inputs=(torch.randn(1, 3, size, 8),), label=None) for size in (8, 8, 9)]
+    height = torch.export.Dim("height", min=4, max=64)
+    net = nn.Conv2d(3, 4, 3).eval()
+    program = torch.export.export(net, samples[0].inputs, dynamic_shapes=({2: height},))
+    assert FloatStudent(program, samples[:2]).together > 1
+    assert FloatStudent(program, samples).together == 1
+
+
 def test_a_bias_of_zeros_has_the_magnitude_of_what_it_is_added_to():
     net = nn.Linear(4, 3)
     nn.init.zeros_(net.bias)
