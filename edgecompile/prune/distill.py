@@ -21,6 +21,9 @@ from edgecompile.prune.layer_inputs import LAYERS
 
 # Values inside the program that are trained toward those of the whole one.
 _HINTS = 8
+# They are of the program's first part: what is nearer to the outputs has to become another one where much was
+# removed, and asking for it leaves a greater error at the outputs.
+_DEPTH = 2 / 3
 
 
 class RecoverySettings(Protocol):
@@ -97,7 +100,7 @@ def _hints(
         hint = Hint(node=node, kept={} if labels is None else labels.kept(keep))
         if node.name in own and _is_beside(own[node.name], hint):
             found.append((own[node.name], hint))
-    return spread(found, _HINTS)
+    return spread(found[: round(len(found) * _DEPTH)], _HINTS)
 
 
 def _is_beside(own: Node, hint: Hint) -> bool:
