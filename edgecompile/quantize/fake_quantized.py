@@ -9,14 +9,15 @@ that of Esser et al. 2020, "Learned Step Size Quantization", arXiv:1902.08153.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from edgecompile.distillation import Parameter
 from edgecompile.graph_edit import ProgramEditor, operand, output_nodes
 from edgecompile.quantize.layer_walk import changeable_layers, with_weights
 from edgecompile.quantize.layers import (
@@ -30,27 +31,21 @@ from edgecompile.quantize.layers import (
 from edgecompile.quantize.node_values import computed_value, given_values
 from edgecompile.quantize.scales import LEAST_SCALE
 
-Role = Literal["weight", "bias", "scale"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Parameter:
-    """What is trained of a program.
-
-    Attributes:
-        value: A weight in steps of its scales; a bias in steps of its layer's output; a scale's logarithm.
-    """
-
-    role: Role
-    value: torch.Tensor
+Constant = Node | QuantizationParameters
+# Learning rates beside that of the weights.
+_RATES: dict[str, float] = {"weight": 1.0, "bias": 1.0, "scale": 0.5}
 
 
 class FakeQuantized:
     """Runs a quantized program on floats, and writes what was trained into it.
 
     Attributes:
-        parameters: May be changed in place between runs.
+        parameters: Weights in steps of their scales, biases in steps of their layer's output, logarithms of
+            scales; may be changed in place between runs.
+        together: Samples are run one by one, as the integer program runs them.
     """
+
+    together = 1
 
     def __init__(self, exported: ExportedProgram, *, limit: int, learn_scales: bool) -> None:
         """Begin with the program as it is.
@@ -79,14 +74,18 @@ class FakeQuantized:
             parameters: torch.tensor(math.log(parameters.scale)) for parameters in self._shared.values()
         }
         self.parameters = [
-            *(Parameter(role="weight", value=value) for _, value in self._weights.values()),
-            *(Parameter(role="bias", value=value) for _, value in self._biases.values()),
-            *(Parameter(role="scale", value=value) for value in self._scales.values() if learn_scales),
+            *(Parameter(value=value, rate=_RATES["weight"]) for _, value in self._weights.values()),
+            *(Parameter(value=value, rate=_RATES["bias"]) for _, value in self._biases.values()),
+            *(
+                Parameter(value=value, rate=_RATES["scale"])
+                for value in self._scales.values()
+                if learn_scales
+            ),
         ]
 
-    def constants(self) -> dict[Node | QuantizationParameters, torch.Tensor]:
+    def constants(self) -> dict[Constant, torch.Tensor]:
         """Return what the parameters stand for, differentiably: weights, biases, scales of activations."""
-        found: dict[Node | QuantizationParameters, torch.Tensor] = {}
+        found: dict[Constant, torch.Tensor] = {}
         for node, (layer, steps) in self._weights.items():
             rounded = steps + (steps.round() - steps).detach()
             found[node] = rounded.clamp(-self._limit, self._limit) * _column(layer)
@@ -96,18 +95,14 @@ class FakeQuantized:
             found[parameters] = logarithm.exp().clamp_min(LEAST_SCALE).reshape(1)
         return found
 
-    def run(
-        self,
-        inputs: Sequence[torch.Tensor],
-        constants: dict[Node | QuantizationParameters, torch.Tensor],
-        also: Collection[Node] = (),
-    ) -> dict[Node, torch.Tensor]:
-        """Return the program's outputs by their nodes, and the values of other nodes.
+    def outputs(
+        self, inputs: Sequence[torch.Tensor], constants: Mapping[Constant, torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """Return the program's outputs.
 
         Args:
             inputs: The model's.
             constants: As `constants` gives them.
-            also: Nodes whose values are wanted too.
         """
         values: dict[Node, Any] = given_values(self._exported, inputs)
         for node in self._exported.graph.nodes:
@@ -119,7 +114,7 @@ class FakeQuantized:
                 values[node] = values[operand(node)]
             elif node.op == "call_function":
                 values[node] = computed_value(node, values)
-        return {node: values[node] for node in (*output_nodes(self._exported.graph), *also)}
+        return [values[node] for node in output_nodes(self._exported.graph)]
 
     def written(self) -> ExportedProgram:
         """Return the quantized program with the parameters as they are now, biases on the grid."""
@@ -137,7 +132,7 @@ class FakeQuantized:
         return with_weights(exported, changed)
 
     def _fake_quantized(
-        self, node: Node, value: torch.Tensor, constants: dict[Node | QuantizationParameters, torch.Tensor]
+        self, node: Node, value: torch.Tensor, constants: Mapping[Constant, torch.Tensor]
     ) -> torch.Tensor:
         parameters = self._shared[node]
         zero_point = torch.tensor([float(parameters.zero_point)])

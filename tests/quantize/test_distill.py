@@ -7,11 +7,11 @@ import torch
 from quantized_net import SETTINGS, TARGET, Net, quantized_beside_float
 from torch import nn
 
+from edgecompile import distillation
 from edgecompile.dataset import Sample
 from edgecompile.emitter import load_emitter
 from edgecompile.engine import load_engine
 from edgecompile.progress import QuietProgress
-from edgecompile.quantize import distill as module_under_test
 from edgecompile.quantize.distill import distill
 from edgecompile.quantize.fake_quantized import FakeQuantized
 from edgecompile.quantize.layers import QUANTIZE, parameters_of, quantized_layers
@@ -111,7 +111,7 @@ def test_the_student_computes_what_the_integers_give(name):
         reference = Reference(program)
         for sample in samples[:5]:
             (exact,) = reference.run(sample.inputs)
-            (real,) = student.run(sample.inputs, student.constants()).values()
+            (real,) = student.outputs(sample.inputs, student.constants())
             step = quantized_layers(program)[-1].output_parameters.scale
             assert float((exact - real).abs().max()) <= 1.01 * step
             assert float((exact != real).float().mean()) < 0.05 or torch.allclose(exact, real, atol=1e-5)
@@ -165,14 +165,14 @@ def test_a_state_that_is_no_better_is_not_kept():
 
 def test_a_loss_that_is_not_finite_ends_it_with_the_best_so_far(monkeypatch):
     calls = []
-    own = module_under_test._Training._loss
+    own = distillation._Training._losses
 
-    def loss(self, sample, constants):
-        calls.append(sample)
-        value = own(self, sample, constants)
-        return value * float("nan") if len(calls) > 200 else value
+    def losses(self, chosen, constants):
+        calls.append(chosen)
+        values = own(self, chosen, constants)
+        return [value * float("nan") for value in values] if len(calls) > 200 else values
 
-    monkeypatch.setattr(module_under_test._Training, "_loss", loss)
+    monkeypatch.setattr(distillation._Training, "_losses", losses)
     in_float, before, after, samples = trained("plain")
     assert 200 < len(calls) <= 204  # one step, or one look at the held-out samples
     (finding,) = after.findings
@@ -189,7 +189,7 @@ def test_a_training_without_time_says_so():
 
 def test_a_training_with_little_time_takes_fewer_steps(monkeypatch):
     ticks = iter(range(10**6))
-    monkeypatch.setattr(module_under_test.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(distillation.time, "monotonic", lambda: next(ticks))
     in_float, before, after, samples = trained("plain", distillation_minutes=25 / 60)
     assert [row.code for row in after.findings] == ["distillation-time-up"]
     assert error(after, in_float, samples) < error(before, in_float, samples)

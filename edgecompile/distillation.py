@@ -1,0 +1,471 @@
+"""A short training of a changed program with the program that it was made from as its teacher.
+
+The teacher's outputs on the calibration data are what is wanted (Hinton et al. 2015, "Distilling the
+Knowledge in a Neural Network", arXiv:1503.02531): no labels are needed.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edgecompile.checkpoint import Checkpoint
+from edgecompile.dataset import Sample
+from edgecompile.finding import Finding
+from edgecompile.graph_edit import output_nodes
+from edgecompile.progress import Progress
+from edgecompile.quantize.node_values import all_values
+
+# The part of the steps over which the learning rate rises; then it falls as a cosine to 0.
+_WARM_UP = 0.1
+_BETAS = (0.9, 0.99)
+# The last of the samples choose the best state: one of so many.
+_HELD_OUT = 5
+# Steps after which it is known how many the time allows.
+_TRIAL = 10
+# The held-out samples are looked at so many times.
+_CHECKS = 10
+# A training that is killed loses so much at most.
+_SAVED_SECONDS = 30.0
+# What the teacher gave is kept for later steps, up to so much.
+_ROOM_BYTES = 1 << 29
+# What a checkpoint holds of each parameter; the last three are Adam's.
+_KEPT = ("value", "best", "step", "exp_avg", "exp_avg_sq")
+
+_NOT_FINITE, _TIME = "not finite", "time"
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationSettings:
+    """How long a training is, and how fast.
+
+    Attributes:
+        steps: At most so many.
+        minutes: The most that they take.
+        batch: Samples of a step.
+        rate: What a step of Adam moves a parameter at most, about, times the parameter's own rate.
+    """
+
+    steps: int
+    minutes: float
+    batch: int
+    rate: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parameter:
+    """What is trained.
+
+    Attributes:
+        value: Is changed in place.
+        rate: Its learning rate, beside that of the settings.
+    """
+
+    value: torch.Tensor
+    rate: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Hint:
+    """A value inside the teacher that the student is to give as well (Romero et al. 2015, arXiv:1412.6550).
+
+    Attributes:
+        node: The teacher's.
+        kept: By axis, the indices that the student still has.
+    """
+
+    node: Node
+    kept: Mapping[int, torch.Tensor]
+
+
+class Student(Protocol[K]):
+    """What is trained to give the teacher's outputs."""
+
+    @property
+    def parameters(self) -> Sequence[Parameter]:
+        """What is trained, always in the same order."""
+
+    @property
+    def together(self) -> int:
+        """How many samples may be joined along their first axes, for one run; 1 for none."""
+
+    def constants(self) -> dict[K, torch.Tensor]:
+        """Return what the parameters stand for, differentiably, once for all samples of a step."""
+
+    def outputs(self, inputs: Sequence[torch.Tensor], constants: dict[K, torch.Tensor]) -> list[torch.Tensor]:
+        """Return the outputs, and then what is beside each hint, differentiably.
+
+        Args:
+            inputs: The model's.
+            constants: As `constants` gave them.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How a training went.
+
+    Attributes:
+        steps: Those that were taken.
+        asked: Those that were asked for.
+        best_step: After which the best state was seen; 0 for the program as it was.
+        first_error: The squared error of the outputs on the held-out samples, a share of the outputs' power.
+        best_error: Of the best state.
+        stopped: Why it ended early, "not finite" or "time"; else "".
+    """
+
+    steps: int
+    asked: int
+    best_step: int
+    first_error: float
+    best_error: float
+    stopped: str = ""
+
+    @property
+    def gain_db(self) -> float:
+        """By how much the error fell."""
+        if not 0 < self.best_error < self.first_error < math.inf:
+            return 0.0
+        return 10 * math.log10(self.first_error / self.best_error)
+
+
+def train(
+    student: Student[K],
+    teacher: ExportedProgram,
+    samples: Sequence[Sample],
+    settings: DistillationSettings,
+    progress: Progress,
+    *,
+    hints: Sequence[Hint] = (),
+    checkpoint: Checkpoint | None = None,
+) -> Course:
+    """Train a student, and leave the best state in its parameters.
+
+    Args:
+        student: What is trained.
+        teacher: The float program whose outputs are wanted.
+        samples: Calibration data; the last fifth is not trained on, but chooses the best state.
+        settings: Say how long, and how fast.
+        progress: Is told of each step.
+        hints: The teacher's values that count as much as its outputs; not on the held-out samples.
+        checkpoint: Where the state is kept until the end; a training that was interrupted there goes on.
+    """
+    if not student.parameters:
+        return Course(steps=0, asked=settings.steps, best_step=0, first_error=0.0, best_error=0.0)
+    lesson = _Lesson(teacher, hints, samples)
+    return _Training(student, lesson, settings, checkpoint).run(progress)
+
+
+def course_findings(
+    course: Course,
+    *,
+    what: str,
+    steps: str = "distillation_steps",
+    minutes: str = "distillation_minutes",
+    rate: str = "distillation_rate",
+) -> Iterator[Finding]:
+    """Yield what the model's author should know of a training.
+
+    Args:
+        course: How it went.
+        what: Which training it was, in the report.
+        steps: The name of the setting.
+        minutes: The same.
+        rate: The same.
+    """
+    if course.stopped == _NOT_FINITE:
+        yield Finding(
+            code="distillation-not-finite",
+            what=what,
+            text=f"after {course.steps} steps the loss or its gradient was not finite: the best state up to "
+            f"there was kept, that of step {course.best_step}; lower `{rate}`",
+        )
+    if course.stopped == _TIME:
+        yield Finding(
+            code="distillation-time-up",
+            what=what,
+            text=f"the time was up after {course.steps} of {course.asked} steps: another run "
+            f"may give other weights; raise `{minutes}`, or lower `{steps}`",
+        )
+    if not course.stopped and course.best_step == 0:
+        yield Finding(
+            code="distillation-without-gain",
+            what=what,
+            text="no state was better than the first on held-out samples: the program is as it was; more "
+            f"calibration samples or a lower `{rate}` may help",
+        )
+
+
+@dataclass(kw_only=True)
+class _Place:
+    """Where a training is; `Course` says what its attributes mean.
+
+    Attributes:
+        planned: The steps that the time allows.
+        seconds: What the training took, when this was kept.
+    """
+
+    planned: int
+    step: int = 0
+    best_step: int = 0
+    first_error: float = math.nan
+    best_error: float = math.nan
+    seconds: float = 0.0
+
+
+class _Training(Generic[K]):
+    def __init__(
+        self,
+        student: Student[K],
+        lesson: _Lesson,
+        settings: DistillationSettings,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self._student, self._lesson = student, lesson
+        self._settings, self._checkpoint = settings, checkpoint
+        held = max(1, lesson.count // _HELD_OUT)
+        self._held = range(lesson.count - held, lesson.count)
+        self._seen = range(lesson.count - held) or self._held
+        self._values = [item.value.requires_grad_() for item in student.parameters]
+        self._optimizer = torch.optim.Adam(
+            [{"params": [item.value], "base": settings.rate * item.rate} for item in student.parameters],
+            lr=settings.rate,
+            betas=_BETAS,
+        )
+        self._place = _Place(planned=settings.steps)
+        self._best = self._copies()
+        self._started = 0.0
+
+    def run(self, progress: Progress) -> Course:
+        """Train, and leave the best state in the parameters."""
+        if not self._resume():
+            self._place.first_error = self._place.best_error = self._held_out_error()
+        place = self._place
+        progress.advance(place.step)
+        self._started = time.monotonic() - place.seconds
+        stopped = self._loop(progress)
+        for value, best in zip(self._values, self._best, strict=True):
+            value.requires_grad_(False).copy_(best)
+        if self._checkpoint is not None:
+            self._checkpoint.clear()
+        return Course(
+            steps=place.step,
+            asked=self._settings.steps,
+            best_step=place.best_step,
+            first_error=place.first_error,
+            best_error=place.best_error,
+            stopped=stopped,
+        )
+
+    def _loop(self, progress: Progress) -> str:
+        """Take steps, and return why they ended early."""
+        place, stopped = self._place, ""
+        batches = islice(self._batches(), place.step, None)
+        saved = time.monotonic()
+        while not stopped and place.best_error != 0:  # an error of 0 leaves nothing to learn
+            try:
+                stopped = self._look()
+                if stopped or place.step >= place.planned:
+                    break
+                if time.monotonic() - saved >= _SAVED_SECONDS:
+                    self._save(progress)
+                    saved = time.monotonic()
+                is_finite = self._gradients(next(batches))
+            except BaseException:  # nothing was moved yet
+                self._save(progress)
+                raise
+            if not is_finite:
+                return _NOT_FINITE
+            self._move()
+            progress.advance()
+        return stopped
+
+    def _look(self) -> str:
+        """Say why the training ends before its last step, or ""; remember the best state now and then.
+
+        Called once more after an interruption, it changes nothing.
+        """
+        place, steps = self._place, self._settings.steps
+        spent, allowed = time.monotonic() - self._started, self._settings.minutes * 60
+        if not place.step:
+            return "" if math.isfinite(place.first_error) else _NOT_FINITE
+        if place.step == _TRIAL:  # The rate has to fall to 0, so fewer steps have another course.
+            affordable = int(allowed / max(spent, 1e-9) * place.step)
+            place.planned = min(steps, max(affordable, place.step))
+        is_late = spent >= allowed
+        if place.step % max(1, steps // _CHECKS) == 0 or place.step == place.planned or is_late:
+            error = self._held_out_error()
+            if not math.isfinite(error):
+                return _NOT_FINITE
+            if error < place.best_error:
+                self._best = self._copies()
+                place.best_error, place.best_step = error, place.step
+        is_early = place.step < steps
+        return _TIME if is_early and (is_late or place.step >= place.planned) else ""
+
+    def _gradients(self, chosen: Sequence[int]) -> bool:
+        """Compute the gradients of the loss on some samples; return whether all is finite."""
+        with torch.enable_grad():
+            constants = self._student.constants()
+            leaves = {
+                key: value.detach().requires_grad_(value.requires_grad) for key, value in constants.items()
+            }
+            for together in _parts(chosen, self._student.together):
+                outputs, hints = self._losses(together, leaves)
+                loss = (outputs + hints).sum() if self._lesson.hints else outputs.sum()
+                if not math.isfinite(float(loss.detach())):
+                    return False
+                torch.autograd.backward(loss / len(chosen))
+            used = [key for key, leaf in leaves.items() if leaf.grad is not None]
+            self._optimizer.zero_grad()
+            torch.autograd.backward([constants[key] for key in used], [leaves[key].grad for key in used])
+        return all(bool(value.grad.isfinite().all()) for value in self._values if value.grad is not None)
+
+    def _move(self) -> None:
+        """Move the parameters."""
+        done = self._place.step / self._place.planned
+        rate = min(1.0, (done + 1e-3) / _WARM_UP) * 0.5 * (1 + math.cos(math.pi * done))
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["base"] * rate
+        self._optimizer.step()
+        self._place.step += 1
+
+    def _losses(
+        self, chosen: Sequence[int], constants: dict[K, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the squared errors of outputs and of hints as shares of their power, (samples,) each."""
+        wanted = self._lesson.wanted(chosen)
+        found = self._student.outputs(self._lesson.inputs(chosen), constants)
+        pairs, outputs = list(zip(found, wanted, strict=True)), len(wanted) - len(self._lesson.hints)
+        return _error(pairs[:outputs], len(chosen)), _error(pairs[outputs:], len(chosen))
+
+    def _held_out_error(self) -> float:
+        losses: list[float] = []
+        with torch.no_grad():
+            constants = self._student.constants()
+            for together in _parts(self._held, self._student.together):
+                losses += self._losses(together, constants)[0].tolist()
+        return sum(losses) / len(losses)
+
+    def _batches(self) -> Iterator[list[int]]:
+        """Yield the samples of each step, in an order that is drawn anew when all were seen."""
+        generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
+        order: list[int] = []
+        while True:
+            while len(order) < self._settings.batch:
+                order += torch.randperm(len(self._seen), generator=generator).tolist()
+            yield [self._seen[index] for index in order[: self._settings.batch]]
+            order = order[self._settings.batch :]
+
+    def _copies(self) -> list[torch.Tensor]:
+        return [value.detach().clone() for value in self._values]
+
+    # --- the state ------------------------------------------------------------------------------
+
+    def _save(self, progress: Progress) -> None:
+        """Keep the state, where that is possible."""
+        if self._checkpoint is None:
+            return
+        tensors: dict[str, torch.Tensor] = {}
+        for index, value in enumerate(self._values):
+            own = {"value": value.detach(), "best": self._best[index], **self._optimizer.state[value]}
+            tensors |= {f"{name}.{index}": tensor for name, tensor in own.items()}
+        self._place.seconds = time.monotonic() - self._started
+        try:
+            self._checkpoint.save(tensors, vars(self._place))
+        except OSError as error:
+            where, self._checkpoint = self._checkpoint.path, None
+            progress.note(f"the training's state cannot be kept ({error.strerror or error}: {where})")
+
+    def _resume(self) -> bool:
+        """Take up the state that an interrupted training left; return whether there is one."""
+        kept = None if self._checkpoint is None else self._checkpoint.load()
+        if kept is None:
+            return False
+        tensors, facts = kept
+        own = [
+            {name: tensors[f"{name}.{index}"].clone() for name in _KEPT if f"{name}.{index}" in tensors}
+            for index in range(len(self._values))
+        ]
+        for value, state in zip(self._values, own, strict=True):
+            value.detach().copy_(state.pop("value"))
+        self._best = [state.pop("best") for state in own]
+        for value, state in zip(self._values, own, strict=True):
+            self._optimizer.state[value].update(state)
+        self._place = _Place(**facts)
+        return True
+
+
+class _Lesson:
+    """The samples, and what the teacher gives for them.
+
+    Attributes:
+        hints: What is wanted beside the outputs.
+        count: How many samples there are.
+    """
+
+    def __init__(self, teacher: ExportedProgram, hints: Sequence[Hint], samples: Sequence[Sample]) -> None:
+        self.hints, self.count = hints, len(samples)
+        self._teacher, self._samples = teacher, samples
+        self._wanted: dict[int, list[torch.Tensor]] = {}
+        self._room_bytes = _ROOM_BYTES
+
+    def inputs(self, chosen: Sequence[int]) -> list[torch.Tensor]:
+        """Return the inputs of several samples, joined."""
+        return joined([self._samples[index].inputs for index in chosen])
+
+    def wanted(self, chosen: Sequence[int]) -> list[torch.Tensor]:
+        """Return the teacher's outputs and hints for several samples, joined."""
+        return joined([self._values(index) for index in chosen])
+
+    def _values(self, index: int) -> list[torch.Tensor]:
+        if index in self._wanted:
+            return self._wanted[index]
+        with torch.no_grad():
+            values = all_values(self._teacher, self._samples[index].inputs)
+        wanted = [values[node] for node in output_nodes(self._teacher.graph)]
+        for hint in self.hints:
+            value = values[hint.node]
+            for axis, indices in hint.kept.items():
+                value = value.index_select(axis, indices)
+            wanted.append(value)
+        self._room_bytes -= sum(value.nbytes for value in wanted)
+        if self._room_bytes >= 0:
+            self._wanted[index] = wanted
+        return wanted
+
+
+def joined(several: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """Return the inputs or outputs of several samples as those of one run."""
+    if len(several) == 1:
+        return list(several[0])
+    return [torch.cat(values) for values in zip(*several, strict=True)]
+
+
+def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _error(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], count: int) -> torch.Tensor:
+    """Return the squared error of values as a share of the power of those wanted, (count,); their mean."""
+    total = torch.zeros(count)
+    for own, wanted in pairs:
+        if own.is_floating_point():
+            difference, power = (_sums(value, count) for value in (own - wanted, wanted))
+            total = total + difference / power.clamp_min(1e-12) / len(pairs)
+    return total
+
+
+def _sums(value: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the sum of squares for each of several samples, (count,)."""
+    return value.square().reshape(count, -1).sum(1)
