@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from edgecompile.cache import cache_folder
+from edgecompile.stage_cache import STATE
 
 # What is kept when nothing else is said; a variable of the environment says it otherwise.
 LIMIT_VARIABLE, DEFAULT_LIMIT_GB = "EDGECOMPILE_CACHE_LIMIT_GB", 10.0
@@ -66,6 +67,10 @@ def items() -> Iterator[Item]:
         for header in sorted(stage.glob("*.json")):
             with contextlib.suppress(OSError):
                 yield _result_item(stage.name, header)
+        for state in sorted(stage.glob(f"*{STATE}")):
+            with contextlib.suppress(OSError):
+                found = state.stat()
+                yield Item(kind=stage.name, paths=(state,), used_at=found.st_mtime, size_bytes=found.st_size)
 
 
 def trim() -> int:

@@ -32,6 +32,8 @@ from edgecompile.progress import Progress
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
+STATE = ".state"
+"""What a file is called, after its key, with the state of a long computation that was interrupted."""
 _LARGE_BYTES = 100_000_000
 _PARTIAL, _LOCK, _HEADER, _DATA = ".partial", ".lock", ".json", ".data"
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecompile.cache import digest
 from edgecompile.dataset import Dataset, Sample, spread
-from edgecompile.program import CapturedProgram, step_record
+from edgecompile.program import CapturedProgram, Declined, step_record
 from edgecompile.pruning.pruning_report import PruningReport, RecoveryRow, pruning_report_from_dict
-from edgecompile.stage_cache import HashedFile, Result, StageCache
+from edgecompile.stage_cache import STATE, HashedFile, Result, StageCache
 from edgecompile.stages.captured import Captured
 from edgecompile.stages.quality import float_outputs
 from edgecompile.stages.reads import tools
@@ -152,21 +153,22 @@ class _Stages:
 
     def programs(self) -> dict[str, Result[CapturedProgram]]:
         """Return the program after each step, by the step's name in the report."""
-        cache, settings = self._cache, self.settings
-        found: dict[str, Result[CapturedProgram]] = {}
-
-        def add(name: str, make: Any, *key: str) -> None:
-            own = digest(name, self._keep.key, *key)
-            found[name] = cache.result(KeptPruned(), own, make, name if name != "removed" else "")
-
-        add("removed", self._remove)
+        settings = self.settings
+        found = {"removed": self._kept(self._keep.key, "removed", self._remove)}
         if settings.least_squares:
-            add("least squares", lambda: self._fit(found["removed"].value()))
+            key = digest("least squares", self._keep.key)
+            found["least squares"] = self._kept(
+                key, "least squares", lambda: self._fit(found["removed"].value())
+            )
         if settings.distillation_steps:
             before = list(found.values())[-1]
             own = [str(value) for name, value in dataclasses.asdict(settings).items() if "distill" in name]
-            add("distilled", lambda: self._distil(before.value()), before.key, *own)
+            key = digest("distilled", before.key, *own)
+            found["distilled"] = self._kept(key, "distill", lambda: self._distil(before.value(), key))
         return found
+
+    def _kept(self, key: str, label: str, make: Callable[[], CapturedProgram]) -> Result[CapturedProgram]:
+        return self._cache.result(KeptPruned(), key, make, label)
 
     def removed(self) -> PrunedProgram:
         """Return the program after the surgery alone, beside the whole one."""
@@ -217,8 +219,28 @@ class _Stages:
         record = step_record("least squares", started, program.exported, fitted, rewrites=0)
         return replace(program, exported=fitted, steps=(*program.steps, record))
 
-    def _distil(self, program: CapturedProgram) -> CapturedProgram:
-        raise NotImplementedError
+    def _distil(self, program: CapturedProgram, key: str) -> CapturedProgram:
+        from edgecompile.checkpoint import Checkpoint
+        from edgecompile.pruning.distill import distill_pruned
+
+        started, cache = time.perf_counter(), self._cache
+        # The next build goes on where this one was interrupted.
+        checkpoint = (
+            Checkpoint(cache.folder / KeptPruned.name / f"{key}{STATE}", key) if cache.writable else None
+        )
+        beside = replace(self.removed(), exported=program.exported)
+        trained, findings = distill_pruned(beside, self._samples(), self.settings, cache.progress, checkpoint)
+        for finding in findings:
+            cache.progress.note(finding.text)
+        record = step_record(
+            "distill",
+            started,
+            program.exported,
+            trained.exported,
+            rewrites=0,
+            declined=tuple(Declined(what=row.what, where=row.where, reason=row.text) for row in findings),
+        )
+        return replace(program, exported=trained.exported, steps=(*program.steps, record))
 
 
 def _report(
