@@ -140,20 +140,19 @@ def reconstruction(
     slopes = _output_slopes(exported, readers, moments, samples)
     found = torch.zeros(groups.count, dtype=torch.float64)
     for group in groups.groups:
-        columns = []
-        for reader, moment, slope in zip(readers, moments, slopes, strict=True):
-            of_unit = [(reader.units == unit).nonzero().flatten() for unit in group.units]
-            if moment is None or not of_unit or not len(of_unit[0]):
-                continue
-            taps = len(moment.power) // len(reader.units)
-            channels = torch.stack(of_unit)
-            columns.append(
-                Columns(
-                    rows=_scaled_rows(reader, slope),
-                    covariance=moment.shrunk(),
-                    of_unit=(channels[:, :, None] * taps + torch.arange(taps)).flatten(1),
-                )
+        if not len(group.units):
+            continue
+        places = torch.full((groups.count,), -1)
+        places[group.units] = torch.arange(len(group.units))
+        columns = [
+            Columns(
+                rows=_scaled_rows(reader, slope),
+                covariance=moment.shrunk(),
+                units=places[reader.units].repeat_interleave(len(moment.power) // len(reader.units)),
             )
+            for reader, moment, slope in zip(readers, moments, slopes, strict=True)
+            if moment is not None and bool((places[reader.units] >= 0).any())
+        ]
         if columns:
             found[group.units] = eliminate(len(group.units), columns)
     return found

@@ -8,6 +8,7 @@ that errors do not add up. No labels and no gradients are needed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -107,6 +108,8 @@ class _Fit:
             wanted = torch.einsum("ngl,grl->ngr", read_before[drawn], wanted_weight)
             moments[index % _HELD_OUT == _HELD_OUT - 1].add(read[drawn], wanted)
         rows, shift = _regressed(start, *moments)
+        if node.target in TRANSPOSED:  # all taps of an output channel share its bias
+            shift = shift.reshape(-1, math.prod(weight.shape[2:])).mean(1)
         return _Fitted(
             weight=weight_of_rows(node, rows, weight.shape), bias=shift if bias is None else bias + shift
         )
