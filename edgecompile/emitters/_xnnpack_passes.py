@@ -80,7 +80,7 @@ def _without_tracing(graph_pass: type[Any]) -> type[Any]:
         def call(self, graph_module: GraphModule) -> PassResult:
             """Compute the values of new nodes only: what a pass calls when it has changed the graph."""
             for node in graph_module.graph.nodes:
-                if "val" not in node.meta and node.op == "call_function":
+                if node.op == "call_function" and ("val" not in node.meta or _has_another_value(node)):
                     args, kwargs = map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
                     with detect_fake_mode(args) or nullcontext():
                         node.meta["val"] = node.target(*args, **kwargs)
@@ -88,6 +88,14 @@ def _without_tracing(graph_pass: type[Any]) -> type[Any]:
 
     # The pass calls the next class in the order of resolution, which comes before the one that traces.
     return type(graph_pass.__name__, (graph_pass, KnownValues), {})
+
+
+def _has_another_value(node: Node) -> bool:
+    """Tell whether a new node's value is that of the node before it: integers, which it makes real.
+
+    The pass that inserts `dequantize, copy, quantize` after a quantize copies all that is known of that.
+    """
+    return "dequantize_per_tensor" in _name(node) and not node.meta["val"].is_floating_point()
 
 
 def _is_useful(name: str, program: ExportedProgram) -> bool:

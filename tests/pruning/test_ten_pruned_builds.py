@@ -10,7 +10,7 @@ from edgecompile.cli.main import main
 
 SAMPLES = 8
 # The others take longer and run with `make test-slow`.
-QUICK = ("unet", "shufflenet", "encoder")
+QUICK = ("convnext", "unet")
 NAMES = [
     name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in pruned_networks.NETWORKS
 ]
