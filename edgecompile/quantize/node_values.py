@@ -60,3 +60,18 @@ class SampleValues:
             if self._last_reader[source] is node:
                 for known in self.known:
                     del known[source]
+
+
+def peak_bytes(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> int:
+    """Return what the values of one sample take that `SampleValues` holds at once, at most."""
+    values = SampleValues(exported, [inputs], {node: node.all_input_nodes for node in exported.graph.nodes})
+    (known,) = values.known
+    constants = sum(value.nbytes for value in constants_of(exported).values())
+    peak = 0
+    for node in exported.graph.nodes:
+        if node.op == "call_function":
+            known[node] = computed_value(node, known)
+            held = (value for value in known.values() if isinstance(value, torch.Tensor))
+            peak = max(peak, sum(value.nbytes for value in held))
+            values.put(node, [known[node]])
+    return peak - constants
