@@ -26,7 +26,8 @@ class Columns:
     Attributes:
         rows: The weight, each row scaled by how much its output matters, (outputs, length), float64.
         covariance: Of what the columns meet, (length, length), float64.
-        of_unit: The columns of each unit of the group, (units, columns of a unit).
+        of_unit: The columns of each unit of the group, (units, most columns of a unit), and -1 after the last
+            where a unit has fewer, or none.
     """
 
     rows: torch.Tensor
@@ -70,19 +71,29 @@ class _Layer:
 
     def errors(self, units: torch.Tensor) -> torch.Tensor:
         """Return what removing each unit adds to the squared error, (units,)."""
-        own = self._of_unit[units]  # (units, columns)
-        within = self._inverse[own[:, :, None], own[:, None, :]]
-        rows = self._rows[:, own].permute(1, 2, 0)  # (units, columns, outputs)
-        error: torch.Tensor = (rows * torch.linalg.solve(within, rows)).sum((1, 2))
-        return error
+        found = torch.zeros(len(units), dtype=torch.float64)
+        columns = self._of_unit[units]
+        counts = (columns >= 0).sum(1)
+        for count in sorted(set(counts.tolist())):
+            if not count:
+                continue
+            own = columns[counts == count, :count]  # (units, columns)
+            within = self._inverse[own[:, :, None], own[:, None, :]]
+            rows = self._rows[:, own].permute(1, 2, 0)  # (units, columns, outputs)
+            found[counts == count] = (rows * torch.linalg.solve(within, rows)).sum((1, 2))
+        return found
 
     def remove(self, units: torch.Tensor) -> None:
         """Remove units, and let the other columns make up for them."""
         own = self._of_unit[units].flatten()
+        own = own[own >= 0]
+        if not len(own):
+            return
         cross = torch.linalg.solve(self._inverse[own][:, own], self._inverse[own])  # (own, length)
         self._rows -= self._rows[:, own] @ cross
         self._inverse -= self._inverse[:, own] @ cross
         stays = torch.ones(len(self._inverse), dtype=torch.bool)
         stays[own] = False
         self._rows, self._inverse = self._rows[:, stays], self._inverse[stays][:, stays]
-        self._of_unit = (stays.cumsum(0) - 1)[self._of_unit]  # of those that are gone never asked again
+        places = (stays.cumsum(0) - 1)[self._of_unit]  # of those that are gone never asked again
+        self._of_unit = torch.where(self._of_unit < 0, -1, places)

@@ -29,7 +29,7 @@ from edgecompile.layer_rows import (
     weight_rows,
 )
 from edgecompile.progress import Progress
-from edgecompile.pruning.layer_inputs import LAYERS
+from edgecompile.pruning.layer_inputs import LAYERS, LONGEST_ROW, POSITIONS
 from edgecompile.pruning.pruned_program import PrunedProgram
 from edgecompile.pruning.regression import RowMoments, regressed
 from edgecompile.quantize.layers import constants_of
@@ -37,10 +37,6 @@ from edgecompile.quantize.node_values import SampleValues, computed_value, peak_
 
 # One of so many samples chooses.
 _HELD_OUT = 5
-# Positions of a sample that are used, drawn at random: neighbours say much the same.
-_POSITIONS = 256
-# Layers with longer rows stay as they are: the time grows with the cube of the length.
-_LONGEST_ROW = 5000
 # The values of all samples may take so much.
 _ROOM_BYTES = 3 << 30
 
@@ -66,7 +62,7 @@ def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progr
         each = sum(peak_bytes(program, samples[0].inputs) for program in (pruned.exported, pruned.whole))
         used = spread(samples, max(1, _ROOM_BYTES // max(each, 1)))
         exported, count = _Fit(pruned, used).run(progress)
-        less = f" of {len(samples)}, whose values fit in memory" if len(used) < len(samples) else ""
+        less = f" of {len(samples)}: the values of more take too much" if len(used) < len(samples) else ""
         progress.finish(f"{count}, {len(used)} samples{less}")
         return replace(pruned, exported=exported)
 
@@ -107,7 +103,7 @@ class _Fit:
         known = self._own.known[0]
         weight, bias = known[operand(node, 1)], known[operand(node, 2)] if _has_bias(node) else None
         start = weight_rows(node, weight, groups_of(node))
-        if start.shape[2] > _LONGEST_ROW:
+        if start.shape[2] > LONGEST_ROW:
             return None
         wanted_weight, kept = self._wanted_weight(node, twin), self._kept_inputs(node, twin)
         moments: list[RowMoments] = []
@@ -119,7 +115,7 @@ class _Fit:
             read_before = rows_read(node, value, tuple(weight.shape[2:]))
             if read is None or read_before is None:
                 return None
-            drawn = torch.randperm(len(read), generator=self._generator)[:_POSITIONS]
+            drawn = torch.randperm(len(read), generator=self._generator)[:POSITIONS]
             read, wanted = read[drawn], torch.einsum("ngl,grl->ngr", read_before[drawn], wanted_weight)
             # A transposed convolution has one bias for all of its taps.
             centred = node.target not in TRANSPOSED

@@ -65,13 +65,12 @@ class SampleValues:
 def peak_bytes(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> int:
     """Return what the values of one sample take that `SampleValues` holds at once, at most."""
     values = SampleValues(exported, [inputs], {node: node.all_input_nodes for node in exported.graph.nodes})
-    (known,) = values.known
-    constants = sum(value.nbytes for value in constants_of(exported).values())
-    peak = 0
+    (known,), constants, peak = values.known, constants_of(exported), 0
     for node in exported.graph.nodes:
-        if node.op == "call_function":
-            known[node] = computed_value(node, known)
-            held = (value for value in known.values() if isinstance(value, torch.Tensor))
-            peak = max(peak, sum(value.nbytes for value in held))
-            values.put(node, [known[node]])
-    return peak - constants
+        if node.op != "call_function":
+            continue
+        known[node] = computed_value(node, known)
+        held = (value for other, value in known.items() if other.name not in constants)
+        peak = max(peak, sum(value.nbytes for value in held if isinstance(value, torch.Tensor)))
+        values.put(node, [known[node]])
+    return peak
