@@ -55,13 +55,13 @@ def rows_read(node: Node, value: torch.Tensor, kernel: tuple[int, ...]) -> torch
 
 def _unfolded(node: Node, value: torch.Tensor, kernel: tuple[int, ...]) -> torch.Tensor | None:
     """Return what a convolution's taps meet, (N, C * taps, positions)."""
-    stride, dilation = _sizes(node, 3, kernel, 1), _sizes(node, 5, kernel, 1)
+    stride, dilation = sizes_of(node, 3, kernel, 1), sizes_of(node, 5, kernel, 1)
     if node.args[4:5] == ("same",):
         ends = [step * (size - 1) for step, size in zip(dilation, kernel, strict=True)]
         value = functional.pad(value, [part for end in reversed(ends) for part in (end // 2, end - end // 2)])
         padding = (0,) * len(kernel)
     else:
-        padding = (0,) * len(kernel) if node.args[4:5] == ("valid",) else _sizes(node, 4, kernel, 0)
+        padding = (0,) * len(kernel) if node.args[4:5] == ("valid",) else sizes_of(node, 4, kernel, 0)
     if set(kernel) == set(stride) == {1} and set(padding) == {0}:
         return value.flatten(2)
     if len(kernel) > 2:
@@ -88,7 +88,7 @@ def weight_of_rows(node: Node, rows: torch.Tensor, shape: torch.Size) -> torch.T
     return (rows.transpose(1, 2) if node.target in TRANSPOSED else rows).reshape(shape)
 
 
-def _sizes(node: Node, place: int, taps: tuple[int, ...], neutral: int) -> tuple[int, ...]:
+def sizes_of(node: Node, place: int, taps: tuple[int, ...], neutral: int) -> tuple[int, ...]:
     """Return an argument of a convolution, one size for each axis."""
     found: Any = node.args[place] if len(node.args) > place else neutral
     sizes = tuple(found) if isinstance(found, list | tuple) else (found,)

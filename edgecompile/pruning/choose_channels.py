@@ -9,7 +9,12 @@ import torch
 from torch.export import ExportedProgram
 
 from edgecompile.dataset import Sample
-from edgecompile.errors import NothingToPruneError, PruningTargetNotMetError, UnknownLayerError
+from edgecompile.errors import (
+    NotFiniteValueError,
+    NothingToPruneError,
+    PruningTargetNotMetError,
+    UnknownLayerError,
+)
 from edgecompile.progress import Progress
 from edgecompile.pruning.channel_groups import ChannelGroups, find_groups
 from edgecompile.pruning.choose_units import Choice, Limits, choose_units
@@ -39,6 +44,7 @@ def choose_channels(
         progress: Is told of each sample.
 
     Raises:
+        NotFiniteValueError: The model computes NaN or infinity.
         NothingToPruneError: No unit can be removed.
         PruningTargetNotMetError: Not so much can go.
         UnknownLayerError: A rule is for no layer of the program.
@@ -60,6 +66,12 @@ def choose_channels(
         progress.start(f"importance of channels, step {step} of {settings.steps}")
         importance = torch.zeros(groups.count, dtype=torch.float64)
         importance[keep] = measure(left, left_groups, samples, progress).double()
+        if not bool(importance.isfinite().all()):
+            raise NotFiniteValueError(
+                "what channels matter is NaN or infinite in the calibration",
+                hint=f"look at the weights that the model loads, or try another importance than "
+                f"{settings.importance!r}",
+            )
         progress.finish(f"{int(keep.sum())} units, {settings.importance}")
         choice = choose_units(
             groups, terms, importance, share=share * step / settings.steps, limits=limits, keep=keep

@@ -78,7 +78,7 @@ def choose_units(
         excess = costs.left - goal
         if best.saved > excess:  # the last one: what ends nearest to the goal
             best = min(offers, key=lambda offer: abs(offer.saved - excess))
-            if best.saved >= 2 * excess:
+            if best.saved >= 2 * excess and excess <= _SHORT * costs.whole:
                 break
         costs.remove(best.units)
     removed = 1 - costs.left / costs.whole if costs.whole else 0.0

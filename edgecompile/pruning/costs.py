@@ -40,7 +40,7 @@ class Term:
 
     def cost(self, keep: torch.Tensor) -> float:
         """Return the cost with the units that stay, (units,), bool."""
-        return self.base * math.prod(float(keep[width].float().mean()) for width in self.widths)
+        return self.base * math.prod(float(keep[width].double().mean()) for width in self.widths)
 
 
 def terms_of(exported: ExportedProgram, groups: ChannelGroups, measure: Measure) -> tuple[Term, ...]:

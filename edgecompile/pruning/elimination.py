@@ -26,13 +26,13 @@ class Columns:
     Attributes:
         rows: The weight, each row scaled by how much its output matters, (outputs, length), float64.
         covariance: Of what the columns meet, (length, length), float64.
-        units: What each column reads: the place of its unit in the group, or -1 for a unit of another
-            group, (length,).
+        of_unit: The columns of each unit of the group, (units, most columns of a unit), and -1 after the last
+            where a unit has fewer, or none.
     """
 
     rows: torch.Tensor
     covariance: torch.Tensor
-    units: torch.Tensor
+    of_unit: torch.Tensor
 
 
 def eliminate(count: int, readers: Sequence[Columns]) -> torch.Tensor:
@@ -67,31 +67,33 @@ class _Layer:
         )
         self._inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
         self._rows = columns.rows.clone()
-        self._units = columns.units.clone()
+        self._of_unit = columns.of_unit.clone()
 
     def errors(self, units: torch.Tensor) -> torch.Tensor:
         """Return what removing each unit adds to the squared error, (units,)."""
-        order = self._units.argsort(stable=True)
-        counts = torch.bincount(self._units[self._units >= 0], minlength=int(units.max()) + 1)
-        ends = int((self._units < 0).sum()) + counts.cumsum(0)
         found = torch.zeros(len(units), dtype=torch.float64)
-        for count in torch.unique(counts[units]).tolist():
-            if count == 0:  # it reads nothing of these
+        columns = self._of_unit[units]
+        counts = (columns >= 0).sum(1)
+        for count in sorted(set(counts.tolist())):
+            if not count:
                 continue
-            places = (counts[units] == count).nonzero().flatten()
-            starts = ends[units[places]] - count
-            own = order[starts[:, None] + torch.arange(count)]  # (units, columns of each)
+            own = columns[counts == count, :count]  # (units, columns)
             within = self._inverse[own[:, :, None], own[:, None, :]]
             rows = self._rows[:, own].permute(1, 2, 0)  # (units, columns, outputs)
-            found[places] = (rows * torch.linalg.solve(within, rows)).sum((1, 2))
+            found[counts == count] = (rows * torch.linalg.solve(within, rows)).sum((1, 2))
         return found
 
     def remove(self, units: torch.Tensor) -> None:
         """Remove units, and let the other columns make up for them."""
-        goes = torch.isin(self._units, units)
-        if not bool(goes.any()):
+        own = self._of_unit[units].flatten()
+        own = own[own >= 0]
+        if not len(own):
             return
-        cross = torch.linalg.solve(self._inverse[goes][:, goes], self._inverse[goes])  # (columns, length)
-        self._rows = (self._rows - self._rows[:, goes] @ cross)[:, ~goes]
-        self._inverse = (self._inverse - self._inverse[:, goes] @ cross)[~goes][:, ~goes]
-        self._units = self._units[~goes]
+        cross = torch.linalg.solve(self._inverse[own][:, own], self._inverse[own])  # (own, length)
+        self._rows -= self._rows[:, own] @ cross
+        self._inverse -= self._inverse[:, own] @ cross
+        stays = torch.ones(len(self._inverse), dtype=torch.bool)
+        stays[own] = False
+        self._rows, self._inverse = self._rows[:, stays], self._inverse[stays][:, stays]
+        places = (stays.cumsum(0) - 1)[self._of_unit]  # of those that are gone never asked again
+        self._of_unit = torch.where(self._of_unit < 0, -1, places)

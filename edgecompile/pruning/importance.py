@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch.export import ExportedProgram
@@ -41,13 +41,13 @@ def batch_norm(
 ) -> torch.Tensor:
     """The scale in batch norms (Liu et al. 2017, "Network Slimming"); elsewhere the squared weights."""
     constants = constants_of(exported)
-    found = torch.zeros(groups.count)
+    found = torch.zeros(groups.count, dtype=torch.float64)
     for node in exported.graph.nodes:
         scale = node.args[1] if node.target is aten.batch_norm.default else None
         if not isinstance(scale, Node):
             continue
         for labels in groups.of_constants.get(scale, ()):
-            found.index_add_(0, labels.ids, constants[scale.name].abs())
+            found.index_add_(0, labels.ids, constants[scale.name].abs().double())
     weights = l2(exported, groups, samples, progress)
     scaled = _of_what_is_left(groups, found)
     has_scale = torch.zeros(groups.count, dtype=torch.bool)
@@ -60,7 +60,7 @@ def activation(
     exported: ExportedProgram, groups: ChannelGroups, samples: Sequence[Sample], progress: Progress
 ) -> torch.Tensor:
     """The energy of what the layers after a unit read of it, on the samples."""
-    found = torch.zeros(groups.count)
+    found = torch.zeros(groups.count, dtype=torch.float64)
     readers = readers_of(exported, groups)
     for reader, power in zip(readers, input_power(exported, readers, samples, progress), strict=True):
         found.index_add_(0, reader.units, power)
@@ -78,14 +78,14 @@ def taylor(
     estimated with random projections of the outputs. Gradient times value of what a layer reads, summed over
     its positions, is gradient times weight of the columns that read it.
     """
-    readers = readers_of(exported, groups)
-    weights = [operand(reader.node, 1) for reader in readers]
+    readers_by_weight = {operand(reader.node, 1): reader for reader in readers_of(exported, groups)}
+    weights = list(readers_by_weight)
     generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
     found = torch.zeros(groups.count, dtype=torch.float64)
     for sample in samples:
         gradients = _gradients(exported, weights, weights, sample, generator)
         change = torch.zeros(groups.count, dtype=torch.float64)
-        for reader, gradient in zip(readers, gradients, strict=True):
+        for reader, gradient in zip(readers_by_weight.values(), gradients, strict=True):
             if gradient is not None:
                 change.index_add_(0, reader.units, reader.per_channel(gradient * reader.weight).double())
         found += change.square()
@@ -102,6 +102,8 @@ def _gradients(
 ) -> tuple[torch.Tensor | None, ...]:
     """Return gradients of the outputs, each divided by its norm, along a random direction.
 
+    In place of an output of integers, it is what these are computed from.
+
     Args:
         exported: The program.
         leaves: The constants that gradients can be taken of: what depends on none of them has none.
@@ -117,12 +119,27 @@ def _gradients(
         for node in exported.graph.nodes:
             if node.op == "call_function":
                 values[node] = computed_value(node, values)
-        for node in output_nodes(exported.graph):
-            if values[node].is_floating_point():
-                direction = torch.randn(values[node].shape, generator=generator)
-                power = values[node].detach().square().sum().clamp_min(1e-12)
-                projected = projected + (values[node] * direction).sum() / power.sqrt()
+        for node in _float_results(exported, values):
+            direction = torch.randn(values[node].shape, generator=generator)
+            power = values[node].detach().square().sum().clamp_min(1e-12)
+            projected = projected + (values[node] * direction).sum() / power.sqrt()
+    if not projected.requires_grad:
+        return (None,) * len(of)
     return torch.autograd.grad(projected, [values[node] for node in of], allow_unused=True)
+
+
+def _float_results(exported: ExportedProgram, values: Mapping[Node, object]) -> list[Node]:
+    """Return the outputs, and for those that are no floats what they are computed from."""
+    left, found = list(output_nodes(exported.graph)), dict[Node, bool]()
+    while left:
+        node = left.pop()
+        if node in found:
+            continue
+        value = values[node]
+        found[node] = isinstance(value, torch.Tensor) and value.is_floating_point()
+        if not found[node]:
+            left += node.all_input_nodes
+    return [node for node in exported.graph.nodes if found.get(node)]
 
 
 def reconstruction(
@@ -137,25 +154,45 @@ def reconstruction(
     """
     readers = readers_of(exported, groups)
     moments = input_moments(exported, readers, samples, progress)
-    slopes = _output_slopes(exported, readers, moments, samples)
+    slopes, changes = _output_slopes(exported, readers, moments, samples)
     found = torch.zeros(groups.count, dtype=torch.float64)
+    for reader, moment, change in zip(readers, moments, changes, strict=True):
+        if moment is None:  # nothing makes up for it, as far as is known
+            found.index_add_(0, reader.units, change)
     for group in groups.groups:
-        if not len(group.units):
-            continue
-        places = torch.full((groups.count,), -1)
-        places[group.units] = torch.arange(len(group.units))
-        columns = [
-            Columns(
-                rows=_scaled_rows(reader, slope),
-                covariance=moment.shrunk(),
-                units=places[reader.units].repeat_interleave(len(moment.power) // len(reader.units)),
+        columns = []
+        for reader, moment, slope in zip(readers, moments, slopes, strict=True):
+            of_unit = _columns_of(group.units, reader, groups.count)
+            if moment is None or of_unit is None:
+                continue
+            columns.append(
+                Columns(rows=_scaled_rows(reader, slope), covariance=moment.shrunk(), of_unit=of_unit)
             )
-            for reader, moment, slope in zip(readers, moments, slopes, strict=True)
-            if moment is not None and bool((places[reader.units] >= 0).any())
-        ]
         if columns:
-            found[group.units] = eliminate(len(group.units), columns)
+            found[group.units] += eliminate(len(group.units), columns)
     return found
+
+
+def _columns_of(units: torch.Tensor, reader: Reader, count: int) -> torch.Tensor | None:
+    """Return which columns of a reader's weight each unit has, as `Columns` wants it; None where none has.
+
+    Args:
+        units: Those of a group.
+        reader: The layer.
+        count: How many units the program has.
+    """
+    place = torch.full((count,), -1)
+    place[units] = torch.arange(len(units))
+    owner = place[reader.row_units]  # of each channel
+    channels = (owner >= 0).nonzero().flatten()
+    if not len(channels):
+        return None
+    channels = channels[owner[channels].argsort(stable=True)]
+    counts = torch.bincount(owner[channels], minlength=len(units))
+    rank = torch.arange(len(channels)) - (counts.cumsum(0) - counts)[owner[channels]]  # among its unit's own
+    found = torch.full((len(units), int(counts.max()), reader.taps), -1)
+    found[owner[channels], rank] = channels[:, None] * reader.taps + torch.arange(reader.taps)
+    return found.flatten(1)
 
 
 def _output_slopes(
@@ -163,16 +200,18 @@ def _output_slopes(
     readers: Sequence[Reader],
     moments: Sequence[Moments | None],
     samples: Sequence[Sample],
-) -> list[torch.Tensor]:
-    """Return how much a squared error at each reader's channels matters at the outputs, (K,).
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Return how much errors at each reader matter at the outputs, by what it gives and by what it reads.
 
-    It is the squared gradient, summed over positions as if errors there were independent, times what makes
-    the changes by single channels of the input as large as they are: errors of neighbours mostly agree.
+    The first is of a squared error at each channel that it gives, (K,): the squared gradient, summed over
+    positions as if errors there were independent, times what makes the changes by single channels of the
+    input as large as they are, since errors of neighbours mostly agree. The second is those changes: what
+    removing each channel that it reads does to the outputs, to first order, (C,).
     """
     generator = torch.Generator().manual_seed(0)
     weights, nodes = [operand(reader.node, 1) for reader in readers], [reader.node for reader in readers]
     slopes = [torch.zeros(1, dtype=torch.float64) for _ in readers]
-    changes = [torch.zeros(1, dtype=torch.float64) for _ in readers]
+    changes = [torch.zeros(len(reader.units), dtype=torch.float64) for reader in readers]
     for sample in samples:
         gradients = _gradients(exported, weights, [*nodes, *weights], sample, generator)
         pairs = zip(gradients[: len(nodes)], gradients[len(nodes) :], strict=True)
@@ -181,7 +220,7 @@ def _output_slopes(
                 continue
             reader = readers[index]
             axis = of_output.dim() - 1 if reader.node.target is LINEAR else 1
-            own = of_output.movedim(axis, 0).flatten(1).square().sum(1).double()
+            own = of_output.double().movedim(axis, 0).flatten(1).square().sum(1)
             slopes[index] = slopes[index] + own / len(samples)
             change = reader.per_channel(of_weight * reader.weight).double().square()
             changes[index] = changes[index] + change / len(samples)
@@ -190,7 +229,7 @@ def _output_slopes(
             continue
         power = _scaled_rows(reader, slopes[index]).square().sum(0) * moment.power
         slopes[index] = slopes[index] * (changes[index].sum() / power.sum().clamp_min(1e-30))
-    return slopes
+    return slopes, changes
 
 
 def _scaled_rows(reader: Reader, slope: torch.Tensor) -> torch.Tensor:
@@ -217,11 +256,12 @@ def _summed_weights(
     exported: ExportedProgram, groups: ChannelGroups, of: Callable[[torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
     """Return the sum over all weights that a unit has in layers, (units,)."""
-    constants, found = constants_of(exported), torch.zeros(groups.count)
-    weights = {node.args[1] for node in exported.graph.nodes if node.target in LAYERS}
+    constants, found = constants_of(exported), torch.zeros(groups.count, dtype=torch.float64)
+    # In order, so that the sums round alike in each run.
+    weights = dict.fromkeys(node.args[1] for node in exported.graph.nodes if node.target in LAYERS)
     for node in weights:
         for labels in groups.of_constants.get(node, ()) if isinstance(node, Node) else ():
-            found.index_add_(0, labels.ids.reshape(-1), _sums(of(constants[node.name]), labels))
+            found.index_add_(0, labels.ids.reshape(-1), _sums(of(constants[node.name].double()), labels))
     return found
 
 

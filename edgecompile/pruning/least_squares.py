@@ -9,7 +9,7 @@ that errors do not add up. No labels and no gradients are needed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,23 +17,28 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.dataset import Sample
-from edgecompile.graph_edit import ProgramEditor, operand
-from edgecompile.layer_rows import TRANSPOSED, groups_of, rows_read, weight_of_rows, weight_rows
+from edgecompile.dataset import Sample, spread
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.layer_rows import (
+    LINEAR,
+    TRANSPOSED,
+    groups_of,
+    rows_read,
+    sizes_of,
+    weight_of_rows,
+    weight_rows,
+)
 from edgecompile.progress import Progress
-from edgecompile.pruning.layer_inputs import LAYERS
+from edgecompile.pruning.layer_inputs import LAYERS, LONGEST_ROW, POSITIONS
 from edgecompile.pruning.pruned_program import PrunedProgram
-from edgecompile.quantize.node_values import SampleValues, computed_value
+from edgecompile.pruning.regression import RowMoments, regressed
+from edgecompile.quantize.layers import constants_of
+from edgecompile.quantize.node_values import SampleValues, computed_value, peak_bytes
 
-# What may pull the weights back to those that stayed,
-# as shares of the mean square of what they meet: held-out samples choose for each layer.
-_DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)
 # One of so many samples chooses.
 _HELD_OUT = 5
-# Positions of a sample that are used, drawn at random: neighbours say much the same.
-_POSITIONS = 256
-# Layers with longer rows stay as they are: the time grows with the cube of the length.
-_LONGEST_ROW = 5000
+# The values of all samples may take so much.
+_ROOM_BYTES = 3 << 30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,11 +54,17 @@ def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progr
 
     Args:
         pruned: The program.
-        samples: The values of all of them that are still needed are held at once.
+        samples: The values of all of them that are still needed are held at once; where these would take
+            too much memory, fewer are used, evenly spaced.
         progress: Is told of each layer.
     """
     with torch.no_grad():
-        return replace(pruned, exported=_Fit(pruned, samples).run(progress))
+        each = sum(peak_bytes(program, samples[0].inputs) for program in (pruned.exported, pruned.whole))
+        used = spread(samples, max(1, _ROOM_BYTES // max(each, 1)))
+        exported, count = _Fit(pruned, used).run(progress)
+        less = f" of {len(samples)}: the values of more take too much" if len(used) < len(samples) else ""
+        progress.finish(f"{count}, {len(used)} samples{less}")
+        return replace(pruned, exported=exported)
 
 
 class _Fit:
@@ -67,10 +78,11 @@ class _Fit:
         )
         self._generator = torch.Generator().manual_seed(0)  # the same build gives the same artifact
 
-    def run(self, progress: Progress) -> ExportedProgram:
-        """Walk both programs side by side."""
+    def run(self, progress: Progress) -> tuple[ExportedProgram, str]:
+        """Walk both programs side by side; return the fitted one, and how many of its layers are fitted."""
         pairs = list(zip(_calls(self._pruned), _calls(self._whole), strict=True))
-        layers = {node for node, _ in pairs if _has_own_weight(node)}
+        constants = constants_of(self._pruned)
+        layers = {node for node, _ in pairs if _has_own_weight(node, constants)}
         progress.start("fit layers", len(layers))
         fitted: dict[str, _Fitted] = {}
         for node, twin in pairs:
@@ -84,122 +96,96 @@ class _Fit:
             else:
                 fitted[node.name] = found
                 self._own.put(node, [_given(node, known, found) for known in self._own.known])
-        progress.finish(f"{len(fitted)} of {len(layers)} layers, {len(self._own.known)} samples")
-        return _with_layers(self._pruned, fitted)
+        return _with_layers(self._pruned, fitted), f"{len(fitted)} of {len(layers)} layers"
 
     def _fit(self, node: Node, twin: Node) -> _Fitted | None:
         """Return what a layer's weight should be; None where that cannot be told."""
         known = self._own.known[0]
         weight, bias = known[operand(node, 1)], known[operand(node, 2)] if _has_bias(node) else None
         start = weight_rows(node, weight, groups_of(node))
-        wanted_weight, input_indices = self._wanted_weight(node, twin)
-        if start.shape[2] > _LONGEST_ROW:
+        if start.shape[2] > LONGEST_ROW:
             return None
-        moments = [_Moments(*start.shape), _Moments(*start.shape)]
+        wanted_weight, kept = self._wanted_weight(node, twin), self._kept_inputs(node, twin)
+        moments: list[RowMoments] = []
         for index, (own, before) in enumerate(zip(self._own.known, self._before.known, strict=True)):
             value = before[operand(twin)]
-            if input_indices is not None:
-                value = value.index_select(1, input_indices)
+            for axis, indices in kept.items():
+                value = value.index_select(axis, indices)
             read = rows_read(node, own[operand(node)], tuple(weight.shape[2:]))
             read_before = rows_read(node, value, tuple(weight.shape[2:]))
             if read is None or read_before is None:
                 return None
-            drawn = torch.randperm(len(read), generator=self._generator)[:_POSITIONS]
-            wanted = torch.einsum("ngl,grl->ngr", read_before[drawn], wanted_weight)
-            moments[index % _HELD_OUT == _HELD_OUT - 1].add(read[drawn], wanted)
-        rows, shift = _regressed(start, *moments)
-        if node.target in TRANSPOSED:  # all taps of an output channel share its bias
-            shift = shift.reshape(-1, math.prod(weight.shape[2:])).mean(1)
+            drawn = torch.randperm(len(read), generator=self._generator)[:POSITIONS]
+            read, wanted = read[drawn], torch.einsum("ngl,grl->ngr", read_before[drawn], wanted_weight)
+            # A transposed convolution has one bias for all of its taps.
+            centred = node.target not in TRANSPOSED
+            moments = moments or [RowMoments(read, wanted, centred=centred) for _ in range(2)]
+            moments[index % _HELD_OUT == _HELD_OUT - 1].add(read, wanted)
+        rows, shift = regressed(start, *moments)
+        if not bool(rows.isfinite().all() and shift.isfinite().all()):
+            return None
+        own_shift = _bias_of(node, shift, weight).to(weight.dtype)
         return _Fitted(
-            weight=weight_of_rows(node, rows, weight.shape), bias=shift if bias is None else bias + shift
+            weight=weight_of_rows(node, rows.to(weight.dtype), weight.shape),
+            bias=own_shift if bias is None else bias + own_shift,
         )
 
-    def _wanted_weight(self, node: Node, twin: Node) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _wanted_weight(self, node: Node, twin: Node) -> torch.Tensor:
         """Return the rows of the whole program's weight for what the layer still gives.
 
-        They are multiplied with all channels that the layer read before; where whole groups of them are gone,
-        with those whose indices are returned.
+        They are multiplied with all channels that the layer read before, or where whole groups of them are
+        gone, with those of the others.
         """
-        weight = self._before.known[0][operand(twin, 1)]
+        weight: torch.Tensor = self._before.known[0][operand(twin, 1)]
         input_axis = 0 if node.target in TRANSPOSED else 1
-        lost_groups = groups_of(node) != groups_of(twin)
         for labels in self._groups.of_constants.get(operand(twin, 1), ()):
             for axis, indices in labels.kept(self._keep).items():
-                if axis != input_axis or lost_groups:
+                if axis != input_axis or _lost_groups(node, twin):
                     weight = weight.index_select(axis, indices)
-        inputs = self._groups.of_values[operand(twin)].kept(self._keep)[1] if lost_groups else None
-        return weight_rows(node, weight, groups_of(node)), inputs
+        return weight_rows(node, weight, groups_of(node))
 
-
-class _Moments:
-    """Moments of what rows are multiplied with, (positions, groups, length), and of what they should give."""
-
-    def __init__(self, groups: int, outputs: int, length: int) -> None:
-        self.count = 0
-        self.read = torch.zeros(groups, length, dtype=torch.float64)
-        self.wanted = torch.zeros(groups, outputs, dtype=torch.float64)
-        self.within = torch.zeros(groups, length, length, dtype=torch.float64)
-        self.across = torch.zeros(groups, length, outputs, dtype=torch.float64)
-
-    def add(self, read: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Take positions into account: (positions, groups, length) and (positions, groups, outputs)."""
-        self.count += len(read)
-        self.read += read.sum(0)
-        self.wanted += wanted.sum(0)
-        columns = read.permute(1, 2, 0)  # (groups, length, positions)
-        self.within += columns @ read.transpose(0, 1)
-        self.across += columns @ wanted.transpose(0, 1)
-
-    def joined(self, other: _Moments) -> _Moments:
-        """Return the moments of both."""
-        result = _Moments(len(self.read), self.wanted.shape[1], self.read.shape[1])
-        for name in ("count", "read", "wanted", "within", "across"):
-            setattr(result, name, getattr(self, name) + getattr(other, name))
-        return result
-
-    def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the covariances, (groups, length, length) and (groups, length, outputs)."""
-        mean, wanted = self.read / self.count, self.wanted / self.count
-        within = self.within / self.count - mean[:, :, None] * mean[:, None, :]
-        return within, self.across / self.count - mean[:, :, None] * wanted[:, None, :]
-
-
-def _regressed(start: torch.Tensor, seen: _Moments, held: _Moments) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows, (groups, outputs, length), and the bias, (groups * outputs,), that give what is wanted."""
-    everything = seen.joined(held)
-    damping = (
-        min(_DAMPINGS, key=lambda share: _error(_ridge(start, seen, share), held)) if held.count else 1e-2
-    )
-    rows = _ridge(start, everything, damping)
-    shift = everything.wanted - torch.einsum("grl,gl->gr", rows, everything.read)
-    return rows.to(start.dtype), (shift / everything.count).flatten().to(start.dtype)
-
-
-def _ridge(start: torch.Tensor, moments: _Moments, damping: float) -> torch.Tensor:
-    """Return the rows with the least squared error, pulled towards where they start."""
-    within, across = moments.centred()
-    rows = start.double()
-    pull = damping * within.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    damped = within + pull[:, None, None] * torch.eye(within.shape[1], dtype=torch.float64)
-    missing = across - within @ rows.transpose(1, 2)
-    return rows + torch.cholesky_solve(missing, torch.linalg.cholesky(damped)).transpose(1, 2)
-
-
-def _error(rows: torch.Tensor, moments: _Moments) -> float:
-    """Return the squared error of rows, but for what is the same for all."""
-    within, across = moments.centred()
-    return float(((rows @ within) * rows).sum() - 2 * (rows.transpose(1, 2) * across).sum())
+    def _kept_inputs(self, node: Node, twin: Node) -> dict[int, torch.Tensor]:
+        """Return by axis the indices, of what the layer read before, whose rows or groups are left."""
+        labels = self._groups.of_values.get(operand(twin))
+        if labels is None:
+            return {}
+        summed = len(shape_of(operand(twin))) - 1 if node.target is LINEAR else 1
+        kept = labels.kept(self._keep)
+        return {axis: indices for axis, indices in kept.items() if axis != summed or _lost_groups(node, twin)}
 
 
 def _calls(exported: ExportedProgram) -> list[Node]:
     return [node for node in exported.graph.nodes if node.op == "call_function"]
 
 
-def _has_own_weight(node: Node) -> bool:
+def _has_own_weight(node: Node, constants: Mapping[str, torch.Tensor]) -> bool:
     """Tell whether a layer has a weight that no other has, and reads anything but the model's inputs."""
-    if node.target not in LAYERS or operand(node).op == "placeholder" or not isinstance(node.args[1], Node):
+    if node.target not in LAYERS or operand(node).op == "placeholder":
         return False
-    return node.args[1].op == "placeholder" and len(node.args[1].users) == 1
+    weight = node.args[1]
+    is_known = all(argument is None or _is_constant(argument, constants) for argument in node.args[1:3])
+    return is_known and isinstance(weight, Node) and len(weight.users) == 1
+
+
+def _is_constant(argument: object, constants: Mapping[str, torch.Tensor]) -> bool:
+    return isinstance(argument, Node) and argument.name in constants
+
+
+def _lost_groups(node: Node, twin: Node) -> bool:
+    """Tell whether a convolution has fewer groups than it had."""
+    return groups_of(node) != groups_of(twin)
+
+
+def _bias_of(node: Node, shift: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the bias, (channels,), that adds what rows miss on average, (groups, outputs).
+
+    The rows of a transposed convolution are taps of its channels: each output is the sum of some of them.
+    """
+    if node.target not in TRANSPOSED:
+        return shift.flatten()
+    taps = weight.shape[2:]
+    strides = math.prod(sizes_of(node, 3, taps, 1))
+    return shift.reshape(-1, math.prod(taps)).sum(1) / strides
 
 
 def _has_bias(node: Node) -> bool:

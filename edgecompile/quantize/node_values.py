@@ -60,3 +60,17 @@ class SampleValues:
             if self._last_reader[source] is node:
                 for known in self.known:
                     del known[source]
+
+
+def peak_bytes(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> int:
+    """Return what the values of one sample take that `SampleValues` holds at once, at most."""
+    values = SampleValues(exported, [inputs], {node: node.all_input_nodes for node in exported.graph.nodes})
+    (known,), constants, peak = values.known, constants_of(exported), 0
+    for node in exported.graph.nodes:
+        if node.op != "call_function":
+            continue
+        known[node] = computed_value(node, known)
+        held = (value for other, value in known.items() if other.name not in constants)
+        peak = max(peak, sum(value.nbytes for value in held if isinstance(value, torch.Tensor)))
+        values.put(node, [known[node]])
+    return peak
