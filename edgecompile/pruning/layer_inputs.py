@@ -15,7 +15,6 @@ from edgecompile.graph_edit import operand, operator_name, source_line
 from edgecompile.layer_rows import CONVOLUTIONS, LINEAR, TRANSPOSED, groups_of, rows_read
 from edgecompile.progress import Progress
 from edgecompile.pruning.channel_groups import ChannelGroups
-from edgecompile.pruning.rules_of_layers import loses_groups
 from edgecompile.quantize.layers import constants_of
 from edgecompile.quantize.node_values import computed_value, given_values
 
@@ -66,14 +65,20 @@ def readers_of(exported: ExportedProgram, groups: ChannelGroups) -> list[Reader]
         weight = node.args[1] if node.target in LAYERS else None
         if not isinstance(weight, Node) or weight.name not in constants:
             continue
-        if node.target in TRANSPOSED and loses_groups(node):
-            continue  # as depthwise layers do, it passes its channels on
         axis = 0 if node.target in TRANSPOSED else 1
         value = constants[weight.name]
         for labels in groups.of_constants.get(weight, ()):
-            if labels.axes == (axis,) and value.shape[axis] > 1:
+            if labels.axes == (axis,) and value.shape[axis] > 1 and _sums_over(node, labels.ids):
                 found.append(Reader(node=node, weight=value, axis=axis, units=labels.ids))
     return found
+
+
+def _sums_over(node: Node, units: torch.Tensor) -> bool:
+    """Tell whether all groups of a transposed convolution read the same units: else it passes them on."""
+    if node.target not in TRANSPOSED:
+        return True
+    of_groups = units.reshape(groups_of(node), -1)
+    return bool((of_groups == of_groups[0]).all())
 
 
 def input_power(
