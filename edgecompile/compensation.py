@@ -1,8 +1,8 @@
 """Errors of a row's weights that the other weights of the row take up.
 
-What changes a weight changes its row's output by that times what the weight is multiplied with; the weights that
-come after it can be changed so that the output changes least (Hassibi & Stork 1993, "Optimal Brain Surgeon"; all
-rows with one factor as in Frantar et al. 2023, "GPTQ", arXiv:2210.17323).
+What changes a weight changes its row's output by that times what the weight is multiplied with; the weights
+that come after it can be changed so that the output changes least (Hassibi & Stork 1993, "Optimal Brain
+Surgeon"; all rows with one factor as in Frantar et al. 2023, "GPTQ", arXiv:2210.17323).
 """
 
 from __future__ import annotations

@@ -9,38 +9,28 @@ that errors do not add up. No labels and no gradients are needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.dataset import Sample
-from edgecompile.graph_edit import ProgramEditor, operand
+from edgecompile.graph_edit import operand
 from edgecompile.layer_rows import TRANSPOSED, groups_of, rows_read, weight_of_rows, weight_rows
 from edgecompile.progress import Progress
 from edgecompile.pruning.layer_inputs import LAYERS
 from edgecompile.pruning.pruned_program import PrunedProgram
+from edgecompile.pruning.refitted_layers import Refitted, bias_of, calls_of, given_by, with_layers
+from edgecompile.pruning.row_regression import RowMoments, regressed
 from edgecompile.quantize.node_values import SampleValues, computed_value
 
-# What may pull the weights back to those that stayed,
-# as shares of the mean square of what they meet: held-out samples choose for each layer.
-_DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0)
 # One of so many samples chooses.
 _HELD_OUT = 5
 # Positions of a sample that are used, drawn at random: neighbours say much the same.
 _POSITIONS = 256
 # Layers with longer rows stay as they are: the time grows with the cube of the length.
 _LONGEST_ROW = 5000
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Fitted:
-    """A layer's weight, and the bias that goes with it."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
 
 
 def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progress) -> PrunedProgram:
@@ -68,10 +58,10 @@ class _Fit:
 
     def run(self, progress: Progress) -> ExportedProgram:
         """Walk both programs side by side."""
-        pairs = list(zip(_calls(self._pruned), _calls(self._whole), strict=True))
+        pairs = list(zip(calls_of(self._pruned), calls_of(self._whole), strict=True))
         layers = {node for node, _ in pairs if _has_own_weight(node)}
         progress.start("fit layers", len(layers))
-        fitted: dict[str, _Fitted] = {}
+        fitted: dict[str, Refitted] = {}
         for node, twin in pairs:
             found = None
             if node in layers:
@@ -82,19 +72,20 @@ class _Fit:
                 self._own.put(node, [computed_value(node, known) for known in self._own.known])
             else:
                 fitted[node.name] = found
-                self._own.put(node, [_given(node, known, found) for known in self._own.known])
+                given = [given_by(node, known, found.weight, found.bias) for known in self._own.known]
+                self._own.put(node, given)
         progress.finish(f"{len(fitted)} of {len(layers)} layers, {len(self._own.known)} samples")
-        return _with_layers(self._pruned, fitted)
+        return with_layers(self._pruned, fitted)
 
-    def _fit(self, node: Node, twin: Node) -> _Fitted | None:
+    def _fit(self, node: Node, twin: Node) -> Refitted | None:
         """Return what a layer's weight should be; None where that cannot be told."""
         known = self._own.known[0]
-        weight, bias = known[operand(node, 1)], known[operand(node, 2)] if _has_bias(node) else None
+        weight, bias = known[operand(node, 1)], bias_of(node, known)
         start = weight_rows(node, weight, groups_of(node))
         wanted_weight, input_indices = self._wanted_weight(node, twin)
         if start.shape[2] > _LONGEST_ROW:
             return None
-        moments = [_Moments(*start.shape), _Moments(*start.shape)]
+        moments = [RowMoments(*start.shape), RowMoments(*start.shape)]
         for index, (own, before) in enumerate(zip(self._own.known, self._before.known, strict=True)):
             value = before[operand(twin)]
             if input_indices is not None:
@@ -106,8 +97,8 @@ class _Fit:
             drawn = torch.randperm(len(read), generator=self._generator)[:_POSITIONS]
             wanted = torch.einsum("ngl,grl->ngr", read_before[drawn], wanted_weight)
             moments[index % _HELD_OUT == _HELD_OUT - 1].add(read[drawn], wanted)
-        rows, shift = _regressed(start, *moments)
-        return _Fitted(
+        rows, shift = regressed(start, *moments)
+        return Refitted(
             weight=weight_of_rows(node, rows, weight.shape), bias=shift if bias is None else bias + shift
         )
 
@@ -128,95 +119,8 @@ class _Fit:
         return weight_rows(node, weight, groups_of(node)), inputs
 
 
-class _Moments:
-    """Moments of what rows are multiplied with, (positions, groups, length), and of what they should give."""
-
-    def __init__(self, groups: int, outputs: int, length: int) -> None:
-        self.count = 0
-        self.read = torch.zeros(groups, length, dtype=torch.float64)
-        self.wanted = torch.zeros(groups, outputs, dtype=torch.float64)
-        self.within = torch.zeros(groups, length, length, dtype=torch.float64)
-        self.across = torch.zeros(groups, length, outputs, dtype=torch.float64)
-
-    def add(self, read: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Take positions into account: (positions, groups, length) and (positions, groups, outputs)."""
-        self.count += len(read)
-        self.read += read.sum(0)
-        self.wanted += wanted.sum(0)
-        columns = read.permute(1, 2, 0)  # (groups, length, positions)
-        self.within += columns @ read.transpose(0, 1)
-        self.across += columns @ wanted.transpose(0, 1)
-
-    def joined(self, other: _Moments) -> _Moments:
-        """Return the moments of both."""
-        result = _Moments(len(self.read), self.wanted.shape[1], self.read.shape[1])
-        for name in ("count", "read", "wanted", "within", "across"):
-            setattr(result, name, getattr(self, name) + getattr(other, name))
-        return result
-
-    def centred(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the covariances, (groups, length, length) and (groups, length, outputs)."""
-        mean, wanted = self.read / self.count, self.wanted / self.count
-        within = self.within / self.count - mean[:, :, None] * mean[:, None, :]
-        return within, self.across / self.count - mean[:, :, None] * wanted[:, None, :]
-
-
-def _regressed(start: torch.Tensor, seen: _Moments, held: _Moments) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return rows, (groups, outputs, length), and the bias, (groups * outputs,), that give what is wanted."""
-    everything = seen.joined(held)
-    damping = (
-        min(_DAMPINGS, key=lambda share: _error(_ridge(start, seen, share), held)) if held.count else 1e-2
-    )
-    rows = _ridge(start, everything, damping)
-    shift = everything.wanted - torch.einsum("grl,gl->gr", rows, everything.read)
-    return rows.to(start.dtype), (shift / everything.count).flatten().to(start.dtype)
-
-
-def _ridge(start: torch.Tensor, moments: _Moments, damping: float) -> torch.Tensor:
-    """Return the rows with the least squared error, pulled towards where they start."""
-    within, across = moments.centred()
-    rows = start.double()
-    pull = damping * within.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    damped = within + pull[:, None, None] * torch.eye(within.shape[1], dtype=torch.float64)
-    missing = across - within @ rows.transpose(1, 2)
-    return rows + torch.cholesky_solve(missing, torch.linalg.cholesky(damped)).transpose(1, 2)
-
-
-def _error(rows: torch.Tensor, moments: _Moments) -> float:
-    """Return the squared error of rows, but for what is the same for all."""
-    within, across = moments.centred()
-    return float(((rows @ within) * rows).sum() - 2 * (rows.transpose(1, 2) * across).sum())
-
-
-def _calls(exported: ExportedProgram) -> list[Node]:
-    return [node for node in exported.graph.nodes if node.op == "call_function"]
-
-
 def _has_own_weight(node: Node) -> bool:
     """Tell whether a layer has a weight that no other has, and reads anything but the model's inputs."""
     if node.target not in LAYERS or operand(node).op == "placeholder" or not isinstance(node.args[1], Node):
         return False
     return node.args[1].op == "placeholder" and len(node.args[1].users) == 1
-
-
-def _has_bias(node: Node) -> bool:
-    return len(node.args) > 2 and isinstance(node.args[2], Node)
-
-
-def _given(node: Node, known: dict[Node, Any], fitted: _Fitted) -> torch.Tensor:
-    """Return what a layer gives with another weight and bias."""
-    assert callable(node.target)
-    return node.target(known[operand(node)], fitted.weight, fitted.bias, *node.args[3:], **node.kwargs)  # type: ignore[no-any-return]
-
-
-def _with_layers(exported: ExportedProgram, fitted: dict[str, _Fitted]) -> ExportedProgram:
-    """Return a program with other weights and biases of layers, by their names."""
-    editor = ProgramEditor(exported)
-    for node in editor.calls(*LAYERS):
-        if node.name not in fitted:
-            continue
-        found = fitted[node.name]
-        editor.set_constant(operand(node, 1), found.weight)
-        bias = editor.add_constant(f"{node.name}_bias", found.bias)
-        node.args = (*node.args[:2], bias, *node.args[3:])
-    return editor.finish()

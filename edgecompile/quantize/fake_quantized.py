@@ -97,7 +97,9 @@ class FakeQuantized:
         found: dict[Constant, torch.Tensor] = {}
         for node, (layer, steps) in self._weights.items():
             rounded = steps + (steps.round() - steps).detach()
-            found[node] = self._without_zeros(layer, rounded.clamp(-self._limit, self._limit)) * _column(layer)
+            found[node] = self._without_zeros(layer, rounded.clamp(-self._limit, self._limit)) * _column(
+                layer
+            )
         for node, (layer, steps) in self._biases.items():
             found[node] = steps * layer.output_parameters.scale
         for parameters, logarithm in self._scales.items():
