@@ -3,8 +3,8 @@
 Layer after layer, what it gave in the whole program is regressed on what it reads with zeros before it, as in
 He et al. 2017, arXiv:1707.06168, section 3.1; then the weights that stay take up those that are zero, with
 one factor for all rows, as in Frantar & Alistarh 2023, "SparseGPT: Massive Language Models Can Be Accurately
-Pruned in One-Shot", arXiv:2301.00774, here with masks that are given. What is left of an output channel's mean
-error its bias takes up.
+Pruned in One-Shot", arXiv:2301.00774, here with masks that are given. What is left of an output channel's
+mean error its bias takes up.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from edgecompile.text_table import render, table
 SPARSE_KERNELS: Mapping[str, str] = {
     "executorch": "XNNPACK's sparse kernels are for float alone, and its delegate never asks for them",
     "onnxruntime": "its CPU kernels take dense weights only",
-    "torchscript-lite": "QNNPACK's sparse kernels are for linear layers of an own class, with zeros in blocks",
+    "torchscript-lite": "QNNPACK's sparse kernels are for linear layers of their own class, in blocks",
 }
 """By engine, why zeros save no time in it: docs/pruning.md has the sources."""
 
@@ -115,11 +115,10 @@ class SparsityReport:
             layers.add_row(Text(row.name), shape, f"{row.zeros / row.weights:.1%}", found)
         files = table("artifact", "size", "compressed", "sparse kernels")
         for item in self.artifacts:
-            compressed = (
-                f"{item.compressed_bytes / 1e6:.2f} MB ({item.compressed_bytes / item.size_bytes:.0%})"
-            )
+            share = item.compressed_bytes / item.size_bytes
+            compressed = f"{_kilobytes(item.compressed_bytes)} ({share:.0%})"
             kernels = Text(f"none: {item.sparse_kernels}")
-            files.add_row(item.format, f"{item.size_bytes / 1e6:.2f} MB", compressed, kernels)
+            files.add_row(item.format, _kilobytes(item.size_bytes), compressed, kernels)
         notes = (
             "  compressed: with zlib's level 9, about what a download takes; zeros make no artifact faster\n"
             "  or smaller on the device\n"
@@ -136,4 +135,9 @@ def sparse_program_from_dict(document: Mapping[str, Any]) -> SparseProgram:
 
 
 def _share(rows: Sequence[SparseLayer], name: str) -> float:
-    return sum(getattr(row, name) for row in rows) / max(sum(row.weights for row in rows), 1)
+    zeros: int = sum(getattr(row, name) for row in rows)
+    return zeros / max(sum(row.weights for row in rows), 1)
+
+
+def _kilobytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e3:,.0f} KB"
