@@ -14,7 +14,6 @@ from edgecompile.pruning.layer_inputs import LAYERS
 from edgecompile.pruning.sparsify import SparseLayers, layer_name
 from edgecompile.pruning.sparsity_report import SparseLayer
 from edgecompile.quantize.layers import constants_of
-from edgecompile.quantize.side_by_side import float_nodes
 
 
 def zero_rows(layers: SparseLayers, zeroed: ExportedProgram) -> tuple[SparseLayer, ...]:
@@ -25,7 +24,7 @@ def zero_rows(layers: SparseLayers, zeroed: ExportedProgram) -> tuple[SparseLaye
         zeroed: The program with zeros.
     """
     constants = constants_of(zeroed)
-    by_name = {node.name: node for node in zeroed.graph.nodes if node.target in LAYERS}
+    by_name = {node.name: node for node in _layers_of(zeroed)}
     return tuple(
         SparseLayer(
             name=layer_name(node),
@@ -51,12 +50,15 @@ def with_found(
         exported: The program that artifacts are made from, quantized or not.
         in_float: The one after passes that it was made from, which knows its layers' names.
     """
-    twins, constants = float_nodes(exported, in_float), constants_of(exported)
+    own_layers, twins = _layers_of(exported), _layers_of(in_float)
+    if [node.target for node in own_layers] != [node.target for node in twins]:
+        twins = own_layers
+    constants = constants_of(exported)
     known: dict[str, list[torch.Tensor]] = {}
-    for node in exported.graph.nodes:
-        weight = _constant_behind(node.args[1]) if node.target in LAYERS else None
+    for node, twin in zip(own_layers, twins, strict=True):
+        weight = _constant_behind(node.args[1])
         if weight is not None and weight.name in constants:
-            known.setdefault(layer_name(twins.get(node, node)), []).append(constants[weight.name])
+            known.setdefault(layer_name(twin), []).append(constants[weight.name])
     names, found = [row.name for row in rows], list[SparseLayer]()
     for index, row in enumerate(rows):
         own = known.get(row.name, [])
@@ -65,6 +67,10 @@ def with_found(
         is_same = value is not None and value.numel() == row.weights
         found.append(replace(row, found=_zeros(value) if value is not None and is_same else None))
     return tuple(found)
+
+
+def _layers_of(exported: ExportedProgram) -> list[Node]:
+    return [node for node in exported.graph.nodes if node.target in LAYERS]
 
 
 def _constant_behind(node: object) -> Node | None:

@@ -22,6 +22,8 @@ class RowMoments:
     def add(self, read: torch.Tensor, wanted: torch.Tensor) -> None:
         """Take positions into account: (positions, groups, length) and (positions, groups, outputs)."""
         self.count += len(read)
+        # What a mean over positions gives hardly varies: in float32 its covariance would not be positive.
+        read, wanted = read.double(), wanted.double()
         self.read += read.sum(0)
         self.wanted += wanted.sum(0)
         columns = read.permute(1, 2, 0)  # (groups, length, positions)

@@ -123,10 +123,11 @@ def zeroed(exported: ExportedProgram, layers: SparseLayers, sparsity: Sparsity) 
 
 
 def masks_of_share(weights: Sequence[torch.Tensor], share: float) -> list[torch.Tensor]:
-    """Return which weights of several layers stay, bool: the best scores over all layers."""
+    """Return which weights of several layers stay, bool: the best scores over all, and one of each layer."""
     scores = torch.cat([lamp_scores(weight).flatten() for weight in weights])
     stays = torch.ones(len(scores), dtype=torch.bool)
-    stays[scores.argsort(stable=True)[: round(share * len(scores))]] = False
+    count = min(round(share * len(scores)), len(scores) - len(weights))
+    stays[scores.argsort(stable=True)[:count]] = False
     parts = torch.split(stays, [weight.numel() for weight in weights])
     return [part.reshape(weight.shape) for part, weight in zip(parts, weights, strict=True)]
 
