@@ -31,6 +31,7 @@ from edgecompile.stages.quality import quality
 from edgecompile.stages.quantized import quantized_program
 from edgecompile.stages.samples import noise, samples_of
 from edgecompile.stages.sensitivity import sensitivity
+from edgecompile.stages.sparse import sparse_program, zeros_found
 from edgecompile.target import Target, load_target
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class _TargetProgram:
 
     Attributes:
         floats: What the program that was quantized gives for the data that quality is measured on.
-        originals: What the model itself gives, where it was pruned.
+        originals: What the model itself gives, where it was pruned or has zeros.
     """
 
     target: Target
@@ -141,8 +142,11 @@ def _target_program(
     pruned = pruned_program(
         cache, captured, calibration=calibration, evaluation=evaluation, target=target, settings=settings
     )
+    sparse = sparse_program(
+        cache, pruned, calibration=calibration, evaluation=evaluation, target=target, settings=settings
+    )
     in_float = float_program(
-        cache, pruned.program, calibration=calibration, target=target, precision=precision
+        cache, sparse.program, calibration=calibration, target=target, precision=precision
     )
     mixed = None
     if settings.budget and calibration is not None:
@@ -171,6 +175,9 @@ def _target_program(
         else None,
         mixed_precision=mixed,
         pruning=pruned.report,
+        sparsity=None
+        if sparse.report is None
+        else zeros_found(cache, sparse.report, program=program, in_float=in_float),
     )
     in_float.drop()
     ranged = calibration if precision == "int8" else None
@@ -178,7 +185,7 @@ def _target_program(
     return _TargetProgram(
         target=target,
         program=program,
-        floats=pruned.floats,
+        floats=sparse.floats,
         originals=pruned.originals,
         analysis=analysis,
         findings=found,

@@ -322,7 +322,7 @@ class NotFiniteValueError(EdgecompileError):
 
 
 class NothingToPruneError(EdgecompileError):
-    """A model without channels that can be removed."""
+    """A model without channels that can be removed, or without weights that can become zero."""
 
     code = "nothing-to-prune"
     exit_status = 3

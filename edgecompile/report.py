@@ -23,6 +23,7 @@ from edgecompile.mixed_precision_text import mixed_precision_text
 from edgecompile.program import Declined, QuantizedProgram
 from edgecompile.pruning.pruning_report import PruningReport
 from edgecompile.pruning.pruning_text import pruning_text
+from edgecompile.pruning.sparsity_report import SparsityReport
 from edgecompile.sensitivity import SensitivityReport
 from edgecompile.sensitivity_text import sensitivity_text
 from edgecompile.text_table import render, table
@@ -39,6 +40,7 @@ class Report:
         sensitivity: What the rounding of each layer costs; None where that was not measured.
         mixed_precision: What stays in float so that a budget holds; None where there is none.
         pruning: What was removed; None where nothing is.
+        sparsity: What was zeroed; None where nothing is.
         samples: How many samples the quality was measured on.
         data: Where these come from.
         findings: What is odd about the data and what calibration saw.
@@ -54,6 +56,7 @@ class Report:
     sensitivity: SensitivityReport | None
     mixed_precision: MixedPrecision | None
     pruning: PruningReport | None
+    sparsity: SparsityReport | None
     samples: int
     data: str
     findings: tuple[Finding, ...]
@@ -75,8 +78,9 @@ class Report:
             "  (in brackets: the integer-exact reference in that engine's arithmetic; identical: output\n"
             f"  elements that are equal to it to the bit{self._what_float_is()})\n",
         ]
-        if self.pruning is not None:
-            parts.insert(1, pruning_text(self.pruning))
+        changed = [] if self.pruning is None else [pruning_text(self.pruning)]
+        changed += [] if self.sparsity is None else [self.sparsity.text()]
+        parts[1:1] = changed
         if self.mixed_precision is not None:
             parts.append(mixed_precision_text(self.mixed_precision))
         if self.input_ranges:
@@ -120,6 +124,7 @@ class Report:
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
             "mixed_precision": None if self.mixed_precision is None else self.mixed_precision.to_dict(),
             "pruning": None if self.pruning is None else self.pruning.to_dict(),
+            "sparsity": None if self.sparsity is None else self.sparsity.to_dict(),
             "input_ranges": [dataclasses.asdict(row) for row in self.input_ranges],
             "findings": [dataclasses.asdict(row) for row in self.findings],
             "steps": [dataclasses.asdict(step) for step in self.program.steps],
@@ -140,6 +145,8 @@ class Report:
         return self.program.float_weight_bytes
 
     def _what_float_is(self) -> str:
+        if self.sparsity is not None:
+            return "; float: the model with zeros"
         return "" if self.pruning is None else "; float: the pruned model"
 
     def _artifact_table(self) -> Table:

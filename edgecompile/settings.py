@@ -27,6 +27,7 @@ from edgecompile.errors import (
 )
 from edgecompile.problems import Problems
 from edgecompile.program import Precision
+from edgecompile.pruning.sparsity import Sparsity, parse_sparsity
 from edgecompile.setting import Setting, Value
 from edgecompile.strict_toml import STRICT_KEBAB, parse, read_toml
 from edgecompile.target import OVERRIDABLE, Target, load_target, target_names, target_settings
@@ -49,6 +50,7 @@ class Options:
     cache: bool | None = None
     jobs: Annotated[int, Field(ge=0)] | None = None
     prune: Annotated[float, Field(ge=0, lt=1)] | None = None
+    sparsity: str | float | None = None
     pruning: Mapping[str, Any] | None = None
     quantization: Mapping[str, Any] | None = None
     max_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = None
@@ -84,6 +86,7 @@ class BuildSettings:
         cache: Whether results are kept for later builds, and those of earlier ones used.
         jobs: The most processes that lower at once; 0 for as many as CPUs and memory allow.
         prune: The share that is removed of what pruning can remove; None for no pruning.
+        sparsity: How many weights become zero where they are; None for none.
         overrides: What is said instead of the targets' tables `pruning` and `quantization`; all keys exist.
         budget: What quality must hold; layers stay in float where it does not.
         sensitivity: Whether the report tells what the rounding of each layer costs.
@@ -102,6 +105,7 @@ class BuildSettings:
     cache: bool = True
     jobs: int = 0
     prune: float | None = None
+    sparsity: Sparsity | None = None
     overrides: tuple[Setting, ...] = ()
     budget: Budget = field(default_factory=Budget)
     sensitivity: bool = False
@@ -122,6 +126,7 @@ class BuildSettings:
             "cache": self.cache,
             "jobs": self.jobs,
             "prune": self.prune,
+            "sparsity": None if self.sparsity is None else self.sparsity.text,
             "max-accuracy-drop": self.budget.max_accuracy_drop,
             "min-sqnr-db": self.budget.min_sqnr_db,
             "sensitivity": self.sensitivity,
@@ -167,6 +172,10 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
                 origins[flag] = _origin(origin, flag)
     with problems.collecting():
         _take_target_of_device(chosen, origins)
+    sparsity = None
+    if "sparsity" in chosen:
+        with problems.collecting():
+            sparsity = parse_sparsity(str(chosen["sparsity"]), origins["sparsity"])
     settings = BuildSettings(
         model=model,
         targets=tuple(dict.fromkeys(chosen["target"])),
@@ -180,6 +189,7 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
         cache=chosen["cache"],
         jobs=chosen["jobs"],
         prune=chosen.get("prune"),
+        sparsity=sparsity,
         overrides=_overrides(layers),
         budget=Budget(
             max_accuracy_drop=chosen.get("max_accuracy_drop"), min_sqnr_db=chosen.get("min_sqnr_db")
@@ -297,10 +307,12 @@ def _check(settings: BuildSettings, problems: Problems) -> None:
 
 def _check_pruning(settings: BuildSettings, problems: Problems) -> None:
     if settings.prune is None:
-        if any(item.origin == "flag --pruning" for item in settings.overrides):
+        is_said = any(item.origin == "flag --pruning" for item in settings.overrides)
+        if is_said and "sparsity" not in settings.origins:
             problems.add(
                 UsageError(
-                    "--pruning says how to prune, and nothing is pruned", hint="add `--prune RATIO`, 0 to 1"
+                    "--pruning says how to prune, and nothing is pruned",
+                    hint="add `--prune RATIO`, 0 to 1, or `--sparsity SHARE`",
                 )
             )
         return

@@ -130,7 +130,8 @@ class PruningSettings:
         distillation_minutes: The most that it takes.
         distillation_batch: Samples of a step.
         distillation_rate: By how much a step moves a weight at most, about, as a share of its tensor's size.
-        exclude: Layers, by name or by a pattern with `*`, whose channels all stay.
+        exclude: Layers, by name or by a pattern with `*`, whose channels all stay, and all weights of which
+            `--sparsity` leaves as they are.
         ratio: The share of the channels of a layer, by name or pattern, that goes whatever the others do.
     """
 

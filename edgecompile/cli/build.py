@@ -28,6 +28,11 @@ from edgecompile.program import Precision
     help="Remove channels until this share (0 to 1) of what they can save is gone.",
 )
 @click.option(
+    "--sparsity",
+    metavar="SHARE|N:M",
+    help="Zero this share (0 to 1) of the weights, or all but N of M neighbours; shapes stay.",
+)
+@click.option(
     "--pruning",
     type=KeyValue(),
     multiple=True,

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.dataset import Sample, spread
-from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.dataset import Sample
+from edgecompile.graph_edit import operand, shape_of
 from edgecompile.layer_rows import (
     LINEAR,
     TRANSPOSED,
@@ -31,22 +30,13 @@ from edgecompile.layer_rows import (
 from edgecompile.progress import Progress
 from edgecompile.pruning.layer_inputs import LAYERS, LONGEST_ROW, POSITIONS
 from edgecompile.pruning.pruned_program import PrunedProgram
+from edgecompile.pruning.refitted_layers import Refitted, affordable, bias_of, calls_of, given_by, with_layers
 from edgecompile.pruning.regression import RowMoments, regressed
 from edgecompile.quantize.layers import constants_of
-from edgecompile.quantize.node_values import SampleValues, computed_value, peak_bytes
+from edgecompile.quantize.node_values import SampleValues, computed_value
 
 # One of so many samples chooses.
 _HELD_OUT = 5
-# The values of all samples may take so much.
-_ROOM_BYTES = 3 << 30
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Fitted:
-    """A layer's weight, and the bias that goes with it."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor
 
 
 def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progress) -> PrunedProgram:
@@ -59,8 +49,7 @@ def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progr
         progress: Is told of each layer.
     """
     with torch.no_grad():
-        each = sum(peak_bytes(program, samples[0].inputs) for program in (pruned.exported, pruned.whole))
-        used = spread(samples, max(1, _ROOM_BYTES // max(each, 1)))
+        used = affordable(samples, pruned.exported, pruned.whole)
         exported, count = _Fit(pruned, used).run(progress)
         less = f" of {len(samples)}: the values of more take too much" if len(used) < len(samples) else ""
         progress.finish(f"{count}, {len(used)} samples{less}")
@@ -80,11 +69,11 @@ class _Fit:
 
     def run(self, progress: Progress) -> tuple[ExportedProgram, str]:
         """Walk both programs side by side; return the fitted one, and how many of its layers are fitted."""
-        pairs = list(zip(_calls(self._pruned), _calls(self._whole), strict=True))
+        pairs = list(zip(calls_of(self._pruned), calls_of(self._whole), strict=True))
         constants = constants_of(self._pruned)
         layers = {node for node, _ in pairs if _has_own_weight(node, constants)}
         progress.start("fit layers", len(layers))
-        fitted: dict[str, _Fitted] = {}
+        fitted: dict[str, Refitted] = {}
         for node, twin in pairs:
             found = None
             if node in layers:
@@ -95,13 +84,15 @@ class _Fit:
                 self._own.put(node, [computed_value(node, known) for known in self._own.known])
             else:
                 fitted[node.name] = found
-                self._own.put(node, [_given(node, known, found) for known in self._own.known])
-        return _with_layers(self._pruned, fitted), f"{len(fitted)} of {len(layers)} layers"
+                self._own.put(
+                    node, [given_by(node, known, found.weight, found.bias) for known in self._own.known]
+                )
+        return with_layers(self._pruned, fitted), f"{len(fitted)} of {len(layers)} layers"
 
-    def _fit(self, node: Node, twin: Node) -> _Fitted | None:
+    def _fit(self, node: Node, twin: Node) -> Refitted | None:
         """Return what a layer's weight should be; None where that cannot be told."""
         known = self._own.known[0]
-        weight, bias = known[operand(node, 1)], known[operand(node, 2)] if _has_bias(node) else None
+        weight, bias = known[operand(node, 1)], bias_of(node, known)
         start = weight_rows(node, weight, groups_of(node))
         if start.shape[2] > LONGEST_ROW:
             return None
@@ -125,7 +116,7 @@ class _Fit:
         if not bool(rows.isfinite().all() and shift.isfinite().all()):
             return None
         own_shift = _bias_of(node, shift, weight).to(weight.dtype)
-        return _Fitted(
+        return Refitted(
             weight=weight_of_rows(node, rows.to(weight.dtype), weight.shape),
             bias=own_shift if bias is None else bias + own_shift,
         )
@@ -152,10 +143,6 @@ class _Fit:
         summed = len(shape_of(operand(twin))) - 1 if node.target is LINEAR else 1
         kept = labels.kept(self._keep)
         return {axis: indices for axis, indices in kept.items() if axis != summed or _lost_groups(node, twin)}
-
-
-def _calls(exported: ExportedProgram) -> list[Node]:
-    return [node for node in exported.graph.nodes if node.op == "call_function"]
 
 
 def _has_own_weight(node: Node, constants: Mapping[str, torch.Tensor]) -> bool:
@@ -186,26 +173,3 @@ def _bias_of(node: Node, shift: torch.Tensor, weight: torch.Tensor) -> torch.Ten
     taps = weight.shape[2:]
     strides = math.prod(sizes_of(node, 3, taps, 1))
     return shift.reshape(-1, math.prod(taps)).sum(1) / strides
-
-
-def _has_bias(node: Node) -> bool:
-    return len(node.args) > 2 and isinstance(node.args[2], Node)
-
-
-def _given(node: Node, known: dict[Node, Any], fitted: _Fitted) -> torch.Tensor:
-    """Return what a layer gives with another weight and bias."""
-    assert callable(node.target)
-    return node.target(known[operand(node)], fitted.weight, fitted.bias, *node.args[3:], **node.kwargs)  # type: ignore[no-any-return]
-
-
-def _with_layers(exported: ExportedProgram, fitted: dict[str, _Fitted]) -> ExportedProgram:
-    """Return a program with other weights and biases of layers, by their names."""
-    editor = ProgramEditor(exported)
-    for node in editor.calls(*LAYERS):
-        if node.name not in fitted:
-            continue
-        found = fitted[node.name]
-        editor.set_constant(operand(node, 1), found.weight)
-        bias = editor.add_constant(f"{node.name}_bias", found.bias)
-        node.args = (*node.args[:2], bias, *node.args[3:])
-    return editor.finish()

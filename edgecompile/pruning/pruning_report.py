@@ -76,7 +76,7 @@ class RecoveryRow:
     """How good a pruned program in float is beside the original.
 
     Attributes:
-        step: `removed`, `least squares` or `distilled`.
+        step: `removed`, `least squares` or `distilled`; of zeros, `zeroed` or `compensated`.
         sqnr_db: Of its outputs; None where nothing differs.
         agreement: Of top-1 with the original, 0 to 1; None where the outputs are no classes.
         accuracy: Top-1 on the labels, 0 to 1; None without labels.

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 from rich.text import Text
 
-from edgecompile.pruning.pruning_report import COSTS, MEASURE_NAMES, ModelGroups, PruningReport
+from edgecompile.pruning.pruning_report import (
+    COSTS,
+    MEASURE_NAMES,
+    ModelGroups,
+    PruningReport,
+    RecoveryRow,
+)
 from edgecompile.text_table import render, table
 
 
@@ -25,7 +33,10 @@ def pruning_text(report: PruningReport) -> str:
         f"  proof: the same as zeroing the channels, to {report.proof_error:.1e} of the outputs' range "
         f"on {report.proof_samples} samples\n"
     )
-    tables = (render(item) for item in (costs, _recovery_table(report), _left_table(report)))
+    tables = (
+        render(item)
+        for item in (costs, recovery_table(report.recovery, report.accuracy), _left_table(report))
+    )
     return "\n".join([head, proof, *tables])
 
 
@@ -55,11 +66,12 @@ def groups_text(found: ModelGroups) -> str:
     return "\n".join([render(filled), notes, f"pruning can change layers with {shares}\n"])
 
 
-def _recovery_table(report: PruningReport) -> Table:
-    with_accuracy = report.accuracy is not None
+def recovery_table(rows: Sequence[RecoveryRow], accuracy: float | None) -> Table:
+    """Return how good programs are beside the original, whose top-1 is given."""
+    with_accuracy = accuracy is not None
     filled = table("in float", "SQNR", "top-1 as original", *(["top-1"] if with_accuracy else []))
-    filled.add_row("original", "-", "-", *([_percent(report.accuracy)] if with_accuracy else []))
-    for row in report.recovery:
+    filled.add_row("original", "-", "-", *([_percent(accuracy)] if with_accuracy else []))
+    for row in rows:
         sqnr = "exact" if row.sqnr_db is None else f"{row.sqnr_db:.2f} dB"
         own = [_percent(row.accuracy)] if with_accuracy else []
         filled.add_row(row.step, sqnr, _percent(row.agreement), *own)

@@ -108,6 +108,7 @@ class _Search:
         self._bias = (zero if bias is None else bias).reshape(groups, 1, -1)
         integers = start.float().reshape(shape)
         real = stop.weight.reshape(shape) / self._scales
+        self._may_move = real != 0  # what pruning has zeroed stays 0
         real = (integers + (real - integers).clamp(-_WITHIN, _WITHIN)).clamp(-limit, limit)
         self._floor = real.floor()
         share = (real - self._floor - _OFFSET) / (_STRETCH - _OFFSET)
@@ -143,7 +144,8 @@ class _Search:
         return AdaptiveRounding(integers=integers, steps=steps, loss=loss)
 
     def _up(self) -> torch.Tensor:
-        return (torch.sigmoid(self._value) * (_STRETCH - _OFFSET) + _OFFSET).clamp(0, 1)
+        up = (torch.sigmoid(self._value) * (_STRETCH - _OFFSET) + _OFFSET).clamp(0, 1)
+        return up * self._may_move
 
     def _loss(self, integers: torch.Tensor, read: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
         """Return the mean squared error after the clamp.

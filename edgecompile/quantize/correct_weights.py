@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import torch
 
+from edgecompile.compensation import compensated
 from edgecompile.dataset import Sample
 from edgecompile.finding import Finding
 from edgecompile.layer_rows import groups_of
@@ -25,10 +26,6 @@ from edgecompile.quantize.layers import QuantizedLayer, Weights
 from edgecompile.quantize.positions import layer_positions
 from edgecompile.target import QuantizationSettings
 
-# Of the mean square of an input: what keeps inputs that the samples hardly use from being trusted.
-_DAMPING = 0.01
-# Columns of a weight that are rounded before the others take up their errors.
-_BLOCK = 128
 # What a step of adaptive rounding costs for a layer however small it is, in weights.
 _STEP_OVERHEAD = 20_000
 # Weights with longer rows are rounded one by one: the time grows with the cube of the length.
@@ -139,7 +136,7 @@ def _corrected(
 def round_compensated(
     weight: torch.Tensor, second: torch.Tensor, scales: torch.Tensor, limit: int
 ) -> torch.Tensor:
-    """Round the rows of a weight, each so that its outputs change least.
+    """Round the rows of a weight, each so that its outputs change least; a weight that is 0 stays 0.
 
     Args:
         weight: The real weight by groups, (groups, rows, columns).
@@ -150,28 +147,16 @@ def round_compensated(
     Returns:
         Integers as float32, (groups, rows, columns).
     """
-    power = second.double().diagonal(dim1=1, dim2=2)
-    damping = _DAMPING * power.mean(1) + 1e-12
-    damped = second.double() + damping[:, None, None] * torch.eye(second.shape[1], dtype=torch.float64)
-    # What matters most is rounded first, while there is most left to take up its error.
-    order = power.mean(0).argsort(descending=True)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped[:, order][:, :, order]))
-    factor = torch.linalg.cholesky(inverse, upper=True).float()
-    real = weight[:, :, order].float().clone()
-    rounded = torch.empty_like(real)
-    for start in range(0, real.shape[2], _BLOCK):
-        block = slice(start, start + _BLOCK)
-        own, own_factor = real[:, :, block], factor[:, block, block]
-        errors = torch.empty_like(own)
-        for column in range(own.shape[2]):
-            wanted = own[:, :, column]
-            integers = (wanted / scales).round().clamp(-limit, limit)
-            rounded[:, :, start + column] = integers
-            error = (wanted - integers * scales) / own_factor[:, column, column, None]
-            own[:, :, column + 1 :] -= error[:, :, None] * own_factor[:, None, column, column + 1 :]
-            errors[:, :, column] = error
-        real[:, :, start + _BLOCK :] -= errors @ factor[:, block, start + _BLOCK :]
-    return rounded[:, :, order.argsort()]
+    integers = torch.zeros_like(weight, dtype=torch.float32)
+    is_zero = weight == 0
+
+    def settle(column: int, wanted: torch.Tensor) -> torch.Tensor:
+        rounded = (wanted / scales).round().clamp(-limit, limit)
+        integers[:, :, column] = rounded.masked_fill(is_zero[:, :, column], 0.0)
+        return integers[:, :, column] * scales
+
+    compensated(weight, second, settle)
+    return integers
 
 
 class _Moments:

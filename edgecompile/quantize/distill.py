@@ -15,6 +15,7 @@ from edgecompile.distillation import DistillationSettings, course_findings, trai
 from edgecompile.program import CapturedProgram, QuantizedProgram
 from edgecompile.progress import Progress
 from edgecompile.quantize.fake_quantized import FakeQuantized
+from edgecompile.quantize.zero_weights import zero_weights
 from edgecompile.target import QuantizationSettings
 
 
@@ -45,6 +46,7 @@ def distill(
         program.exported,
         limit=2 ** (settings.weight_bits - 1) - 1,
         learn_scales=not settings.power_of_two_scales,
+        zeros=zero_weights(program.exported, in_float.exported),
     )
     asked = DistillationSettings(
         steps=settings.distillation_steps,

@@ -47,7 +47,14 @@ class FakeQuantized:
 
     together = 1
 
-    def __init__(self, exported: ExportedProgram, *, limit: int, learn_scales: bool) -> None:
+    def __init__(
+        self,
+        exported: ExportedProgram,
+        *,
+        limit: int,
+        learn_scales: bool,
+        zeros: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
         """Begin with the program as it is.
 
         A weight begins at its integer, not at the float program's weight nearby: many of those lie at the
@@ -57,8 +64,10 @@ class FakeQuantized:
             exported: The quantized program.
             limit: The greatest absolute value of a weight's integer.
             learn_scales: Whether scales of activations are parameters.
+            zeros: By the name of a layer, which of its weights stay 0.
         """
         self._exported, self._limit = exported, limit
+        self._zeros = zeros or {}
         self._layers = changeable_layers(exported)
         self._weights: dict[Node, tuple[QuantizedLayer, torch.Tensor]] = {}
         self._biases: dict[Node, tuple[QuantizedLayer, torch.Tensor]] = {}
@@ -88,7 +97,9 @@ class FakeQuantized:
         found: dict[Constant, torch.Tensor] = {}
         for node, (layer, steps) in self._weights.items():
             rounded = steps + (steps.round() - steps).detach()
-            found[node] = rounded.clamp(-self._limit, self._limit) * _column(layer)
+            found[node] = self._without_zeros(layer, rounded.clamp(-self._limit, self._limit)) * _column(
+                layer
+            )
         for node, (layer, steps) in self._biases.items():
             found[node] = steps * layer.output_parameters.scale
         for parameters, logarithm in self._scales.items():
@@ -145,11 +156,16 @@ class FakeQuantized:
     def _trained(self, layer: QuantizedLayer) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return a layer's integers and its bias."""
         _, steps = self._weights[operand(layer.compute, 1)]
-        integers = steps.round().clamp(-self._limit, self._limit).to(torch.int8)
+        integers = self._without_zeros(layer, steps.round().clamp(-self._limit, self._limit)).to(torch.int8)
         node = layer.compute.args[2] if len(layer.compute.args) > 2 else None
         if not isinstance(node, Node) or node not in self._biases:
             return integers, None
         return integers, self._biases[node][1] * layer.output_parameters.scale
+
+    def _without_zeros(self, layer: QuantizedLayer, steps: torch.Tensor) -> torch.Tensor:
+        """Return the steps of a layer's weight, 0 where they stay 0: such weights have no gradient."""
+        zeros = self._zeros.get(layer.name)
+        return steps if zeros is None else steps.masked_fill(zeros, 0.0)
 
     def _with_scales(self) -> ExportedProgram:
         editor = ProgramEditor(self._exported)

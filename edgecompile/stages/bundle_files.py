@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from edgecompile.evaluate import Quality
     from edgecompile.layer_quality import LayerReport
     from edgecompile.pruning.pruning_report import PruningReport
+    from edgecompile.pruning.sparsity_report import SparseProgram, SparsityReport
     from edgecompile.sensitivity import SensitivityReport
     from edgecompile.stages.findings import Findings
     from edgecompile.target import Target
@@ -55,17 +57,19 @@ class Analysis:
         sensitivity: What the rounding of each costs; None where it was not asked for.
         mixed_precision: What stays in float so that a budget holds; None where there is none.
         pruning: What was removed; None where nothing is.
+        sparsity: What was zeroed; None where nothing is.
     """
 
     layers: Result[LayerReport]
     sensitivity: Result[SensitivityReport] | None
     mixed_precision: Result[MixedPrecision] | None
     pruning: Result[PruningReport] | None
+    sparsity: Result[SparseProgram] | None
 
     @property
     def digests(self) -> tuple[str, ...]:
         """What each is, in hexadecimal digits; "" where it is not there."""
-        parts = (self.layers, self.sensitivity, self.mixed_precision, self.pruning)
+        parts = (self.layers, self.sensitivity, self.mixed_precision, self.pruning, self.sparsity)
         return tuple("" if part is None else part.digest for part in parts)
 
 
@@ -160,6 +164,7 @@ def bundle_files(
             sensitivity=None if analysis.sensitivity is None else analysis.sensitivity.value(),
             mixed_precision=None if analysis.mixed_precision is None else analysis.mixed_precision.value(),
             pruning=None if analysis.pruning is None else analysis.pruning.value(),
+            sparsity=None if analysis.sparsity is None else _sparsity(analysis.sparsity.value(), artifacts),
             samples=len(samples),
             data=data.summary["spec"],
             findings=findings.value().rows,
@@ -200,3 +205,22 @@ def bundle_files(
         tools(),
     )
     return cache.result(KeptFiles(), key, make, f"goldens and report of {target.name}")
+
+
+def _sparsity(sparse: SparseProgram, artifacts: Sequence[Result[Emitted]]) -> SparsityReport:
+    from edgecompile.pruning.sparsity_report import SPARSE_KERNELS, CompressedArtifact, SparsityReport
+
+    rows = []
+    for item in artifacts:
+        compressed = zlib.compress(item.value().data, 9)
+        item.drop()
+        rows.append(
+            CompressedArtifact(
+                format=item.summary["format"],
+                engine=item.summary["engine"],
+                size_bytes=item.size_bytes,
+                compressed_bytes=len(compressed),
+                sparse_kernels=SPARSE_KERNELS[item.summary["engine"]],
+            )
+        )
+    return SparsityReport(program=sparse, artifacts=tuple(rows))

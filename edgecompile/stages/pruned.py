@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from edgecompile.cache import digest
 from edgecompile.dataset import Dataset, Sample, spread
 from edgecompile.program import CapturedProgram, Declined, step_record
-from edgecompile.pruning.pruning_report import PruningReport, RecoveryRow, pruning_report_from_dict
+from edgecompile.pruning.pruning_report import PruningReport, pruning_report_from_dict
 from edgecompile.stage_cache import STATE, HashedFile, Result, StageCache
 from edgecompile.stages.captured import Captured
 from edgecompile.stages.quality import float_outputs
 from edgecompile.stages.reads import tools
+from edgecompile.stages.recovery import labels_of, recovery_row, top1
 
 if TYPE_CHECKING:
     import torch
@@ -260,12 +261,13 @@ def _report(
         cache.progress.start("prove the pruning")
         proof = prove(removed, [sample.inputs for sample in spread(samples, goldens)])
         cache.progress.finish(f"{proof.samples} samples, greatest error {proof.greatest_error:.1e}")
-        labels = [sample.label for sample in samples if sample.label is not None]
-        known = labels if len(labels) == len(samples) else None
-        rows = tuple(_recovery(step, own.value(), originals.value(), known) for step, own in outputs.items())
+        known = labels_of(evaluation.value())
+        rows = tuple(
+            recovery_row(step, own.value(), originals.value(), known) for step, own in outputs.items()
+        )
         return replace(
             pruning_report(removed, stages.share, stages.settings, proof),
-            accuracy=_accuracy(originals.value(), known),
+            accuracy=top1(originals.value(), known),
             recovery=rows,
         )
 
@@ -273,22 +275,3 @@ def _report(
         "pruning-report", stages.key, evaluation.digest, *(own.key for own in outputs.values()), str(goldens)
     )
     return cache.result(KeptPruningReport(), key, make, "prove the pruning")
-
-
-def _recovery(step: str, own: Outputs, originals: Outputs, labels: list[int] | None) -> RecoveryRow:
-    from edgecompile.compare import closeness
-    from edgecompile.decibels import LOWEST_SQNR_DB
-
-    found = closeness(own, originals)
-    return RecoveryRow(
-        step=step,
-        sqnr_db=max(found.sqnr_db, LOWEST_SQNR_DB) if found.sqnr_db != float("inf") else None,
-        agreement=found.agreement,
-        accuracy=_accuracy(own, labels),
-    )
-
-
-def _accuracy(outputs: Outputs, labels: list[int] | None) -> float | None:
-    from edgecompile.compare import accuracy
-
-    return None if labels is None else accuracy(outputs, labels)
