@@ -1,5 +1,7 @@
 """What each operator does to channels: what goes, what stays, and the reason that a user reads."""
 
+import dataclasses
+
 import pytest
 import torch
 from prune_program import grouped, pruned
@@ -7,6 +9,10 @@ from random_network import Block, random_keep
 from torch import nn
 from torch.nn import functional
 from transformer_networks import Encoder
+
+from edgecompile.errors import PruningBrokeProgramError
+from edgecompile.pruning.remove_channels import remove_channels
+from edgecompile.pruning.zeroed_channels import prove
 
 OUTPUT = ("they are an output of the model",)
 
@@ -281,3 +287,19 @@ def test_an_embedding_that_is_also_the_head():
     assert sorted(found.by_name().values()) == [(0, 20), (16, 0)]
     smaller = pruned(found, random_keep(found.groups, seed=0, share=0.5))
     assert (20, 8) in [tuple(value.shape) for value in smaller.state_dict.values()]
+
+
+def test_surgery_that_is_wrong_is_found_and_the_first_value_that_differs_named():
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    found = grouped(network, torch.randn(1, 3, 8, 8))
+    keep = torch.ones(found.groups.count, dtype=torch.bool)
+    keep[found.groups.groups[0].units[:2]] = False
+    right = remove_channels(found.program, found.groups, keep)
+    other = torch.ones_like(keep)
+    other[found.groups.groups[0].units[2:4]] = False  # the channels of another choice
+    wrong = dataclasses.replace(right, keep=other)
+    prove(right, [found.inputs])
+    with pytest.raises(PruningBrokeProgramError) as caught:
+        prove(wrong, [found.inputs])
+    assert "removing channels is not the same as zeroing them" in caught.value.message
+    assert caught.value.lines["where"].startswith("conv2d")

@@ -13,7 +13,7 @@ from torch.nn import functional
 from edgecompile.dataset import Sample
 from edgecompile.graph_edit import output_nodes, user_input_names
 from edgecompile.progress import QuietProgress
-from edgecompile.pruning import least_squares, regression
+from edgecompile.pruning import refitted_layers, regression
 from edgecompile.pruning.least_squares import fit_layers
 from edgecompile.pruning.remove_channels import remove_channels
 from edgecompile.quantize.layers import constants_of
@@ -308,7 +308,7 @@ def test_fewer_samples_are_used_where_their_values_take_too_much(monkeypatch):
     fit_layers(pruned, samples, progress)
     assert progress.detail == "1 of 1 layers, 12 samples"
     each = sum(peak_bytes(program, samples[0].inputs) for program in (pruned.whole, pruned.exported))
-    monkeypatch.setattr(least_squares, "_ROOM_BYTES", 5 * each + 1)
+    monkeypatch.setattr(refitted_layers, "_ROOM_BYTES", 5 * each + 1)
     fit_layers(pruned, samples, progress)
     assert progress.detail == "1 of 1 layers, 5 samples of 12: the values of more take too much"
 

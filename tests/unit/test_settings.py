@@ -197,7 +197,7 @@ def test_quantization_comes_key_by_key_from_target_config_and_flags(model, tmp_p
     assert plan["linux-arm64: quantization.weight_bits"] == (6, "flag --quantization")
     assert plan["linux-arm64: quantization.activation_percentile"] == (100, f"config {config}")
     assert plan["linux-arm64: quantization.calibration_samples"] == (128, "target _defaults.toml")
-    resolved = load_target("linux-arm64", settings.quantization).quantization
+    resolved = load_target("linux-arm64", settings.overrides).quantization
     assert (resolved.weight_bits, resolved.activation_observer) == (6, "percentile")
     assert resolved == dataclasses.replace(
         load_target("linux-arm64").quantization,
