@@ -117,7 +117,7 @@ def load_dataset(spec: str, inputs: tuple[TensorSpec, ...], limit: int | None = 
         raw = _from_npz(path, inputs, limit)
     else:
         raw = _from_function(spec, inputs, limit)
-    samples = tuple(_checked(item, inputs, index, spec) for index, item in enumerate(raw))
+    samples = tuple(checked_sample(item, inputs, index, spec) for index, item in enumerate(raw))
     if not samples:
         raise EmptyDataError(f"{spec!r} holds no sample")
     return Dataset(samples=samples, spec=spec)
@@ -257,7 +257,19 @@ def _is_label(value: Any) -> bool:
     return isinstance(value, int | np.integer)
 
 
-def _checked(raw: RawSample, inputs: tuple[TensorSpec, ...], index: int, source: str) -> Sample:
+def checked_sample(raw: RawSample, inputs: tuple[TensorSpec, ...], index: int, source: str) -> Sample:
+    """Return a sample that fits a model's inputs.
+
+    Args:
+        raw: Its inputs, with or without a batch axis of 1, and its label.
+        inputs: What the model takes.
+        index: Which sample it is, for errors.
+        source: What it is of, for errors.
+
+    Raises:
+        DataMismatchError: It does not have the inputs' number, shapes or dtypes.
+        NotFiniteDataError: It holds NaN or infinity.
+    """
     values, label = raw
     where = f"{source}, sample {index}"
     if len(values) != len(inputs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from edgecompile.quantize.layers import constants_of
 aten = torch.ops.aten
 
 # What training changes of an operator: the place of the argument that says so.
+_OF_NORMS = 5
 _TRAINING: Mapping[object, int] = {
-    aten.batch_norm.default: 5,
+    aten.batch_norm.default: _OF_NORMS,
+    aten.instance_norm.default: _OF_NORMS,
     aten.dropout.default: 2,
     aten.feature_dropout.default: 2,
     aten.alpha_dropout.default: 2,
@@ -34,16 +36,32 @@ class TrainableGraph(GraphModule):
         super().train(mode)
         for node in self.graph.nodes:
             place = _TRAINING.get(node.target)
-            if place is not None and node.args[place] is not mode:
+            if place is None or (place == _OF_NORMS and node.args[3] is None):
+                continue  # a norm without statistics takes those of its input in both modes
+            if node.args[place] is not mode:
                 node.update_arg(place, mode)
         self.recompile()
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TrainableGraph:
         """Copy it, as a training loop does to keep its best state: a plain copy has a plain graph's class."""
-        copied = super().__deepcopy__(memo)
-        result = TrainableGraph(copied, copied.graph, type(self).__name__)
-        return result.train(self.training)
+        return _restored(super().__deepcopy__(memo), self.training)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it, as `torch.save` does."""
+        make, arguments = super().__reduce__()
+        return _unpickled, (make, arguments, self.training)
+
+
+def _unpickled(
+    make: Callable[..., GraphModule], arguments: tuple[Any, ...], training: bool
+) -> TrainableGraph:
+    return _restored(make(*arguments), training)
+
+
+def _restored(plain: GraphModule, training: bool) -> TrainableGraph:
+    """Return what trains, of a copy that does not; its class is called as the module's."""
+    return TrainableGraph(plain, plain.graph, type(plain).__name__).train(training)
 
 
 def trainable(exported: ExportedProgram, module: nn.Module) -> TrainableGraph:
@@ -55,6 +73,7 @@ def trainable(exported: ExportedProgram, module: nn.Module) -> TrainableGraph:
     """
     constants, inputs = constants_of(exported), user_input_names(exported)
     names = _names(exported, module)
+    frozen = {name for name, value in module.named_parameters() if not value.requires_grad}
     root = nn.Module()
     graph = Graph()
     copied: dict[Node, Any] = {}
@@ -65,6 +84,8 @@ def trainable(exported: ExportedProgram, module: nn.Module) -> TrainableGraph:
         if node.op == "placeholder" and node.name in constants:
             name, is_parameter = names[node.name]
             _register(root, name, constants[node.name], is_parameter=is_parameter)
+            if name in frozen:
+                root.get_parameter(name).requires_grad_(False)
             copied[node] = graph.get_attr(name)
         elif node.op == "call_function":
             copied[node] = graph.node_copy(node, copied.__getitem__)

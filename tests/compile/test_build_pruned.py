@@ -1,11 +1,15 @@
 """Builds with --prune: what goes is what was asked for, in every format, and what goes wrong is said."""
 
 import json
+import os
 
 import networks
 import pytest
 
 from edgecompile.artifact import load_bundle
+from edgecompile.cache_upkeep import clear, items, sweep, trim
+from edgecompile.pruning.float_student import FloatStudent
+from edgecompile.stage_cache import STATE
 
 NETWORKS = networks.__file__
 DATA = ("--calibration", f"{NETWORKS}:textures", "--evaluation", f"{NETWORKS}:other_textures")
@@ -207,3 +211,71 @@ def test_groups_of_a_model_are_listed(cli):
     wrong = cli("inspect", f"{NETWORKS}:prunable", "--groups", "--layers")
     assert wrong.status == 2
     assert "error[usage]: --groups is of a model" in wrong.err
+
+
+DISTILLED = ("--prune", 0.5, "--format", "onnx", "--pruning", "distillation_steps=12")
+
+
+def bundle_bytes(output):
+    return {path.name: path.read_bytes() for path in (output / TARGET).rglob("*.onnx")}
+
+
+def state_files(folder):
+    return list((folder / "stages").rglob(f"*{STATE}"))
+
+
+def test_an_interrupted_build_goes_on_with_its_distillation(cli, tmp_path, monkeypatch):
+    """The state of the training is in the cache until the training ends, and the next build takes it up."""
+    outputs, runs = FloatStudent.outputs, []
+
+    def interrupted(self, inputs, constants):
+        runs.append(inputs)
+        if len(runs) == 14:
+            raise KeyboardInterrupt
+        return outputs(self, inputs, constants)
+
+    def run(name, cache):
+        monkeypatch.setenv("EDGECOMPILE_CACHE", str(tmp_path / cache))
+        spec = f"{NETWORKS}:prunable"
+        return cli("build", spec, "--target", TARGET, *DATA, *DISTILLED, "--output", tmp_path / name)
+
+    assert run("whole", "first").status == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(FloatStudent, "outputs", interrupted)
+        assert run("again", "second").status == 130
+    assert not (tmp_path / "again" / TARGET).exists()
+    (state,) = state_files(tmp_path / "second")
+    assert state.stat().st_size > 1000
+    (item,) = [item for item in items() if item.paths == (state,)]
+    assert (item.kind, item.size_bytes) == ("prune", state.stat().st_size)
+
+    with monkeypatch.context() as patch:
+        runs.clear()
+        patch.setattr(FloatStudent, "outputs", lambda *given: runs.append(given) or outputs(*given))
+        finished = run("again", "second")
+    assert finished.status == 0, finished.err
+    assert "importance of channels" not in finished.err
+    assert 0 < len(runs) < 24  # 12 steps and as many looks at the held-out samples, of which 13 were done
+    assert not state_files(tmp_path / "second")
+    assert bundle_bytes(tmp_path / "again") == bundle_bytes(tmp_path / "whole") != {}
+    steps = [
+        row["step"] for row in load_bundle(tmp_path / "again" / TARGET).report_dict()["pruning"]["recovery"]
+    ]
+    assert steps == ["removed", "least squares", "distilled"]
+
+
+def test_states_that_nobody_takes_up_are_removed_with_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGECOMPILE_CACHE", str(tmp_path))
+    monkeypatch.setenv("EDGECOMPILE_CACHE_LIMIT_GB", "0")
+    folder = tmp_path / "stages" / "prune"
+    folder.mkdir(parents=True)
+    old, new = folder / f"old{STATE}", folder / f"new{STATE}"
+    for path in (old, new):
+        path.write_bytes(bytes(100))
+    os.utime(old, (0, 0))
+    sweep()
+    assert {item.paths for item in items()} == {(old,), (new,)}
+    assert trim() == 100  # a state that was written a moment ago may be in use
+    assert state_files(tmp_path) == [new]
+    assert clear() == 100
+    assert not state_files(tmp_path)
