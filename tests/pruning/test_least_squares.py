@@ -13,7 +13,7 @@ from torch.nn import functional
 from edgecompile.dataset import Sample
 from edgecompile.graph_edit import output_nodes, user_input_names
 from edgecompile.progress import QuietProgress
-from edgecompile.pruning import refitted_layers, regression
+from edgecompile.pruning import least_squares, refitted_layers, regression
 from edgecompile.pruning.least_squares import fit_layers
 from edgecompile.pruning.remove_channels import remove_channels
 from edgecompile.quantize.layers import constants_of
