@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Node
 
 from edgecompile.checkpoint import Checkpoint
 from edgecompile.dataset import Sample
-from edgecompile.finding import Finding
-from edgecompile.graph_edit import output_nodes
+from edgecompile.distillation_course import NOT_FINITE, TIME, Course
+from edgecompile.distillation_lesson import Hint, Lesson
 from edgecompile.progress import Progress
-from edgecompile.quantize.node_values import all_values
 
 # The part of the steps over which the learning rate rises; then it falls as a cosine to 0.
 _WARM_UP = 0.1
@@ -35,12 +33,8 @@ _TRIAL = 10
 _CHECKS = 10
 # A training that is killed loses so much at most.
 _SAVED_SECONDS = 30.0
-# What the teacher gave is kept for later steps, up to so much.
-_ROOM_BYTES = 1 << 29
 # What a checkpoint holds of each parameter; the last three are Adam's.
 _KEPT = ("value", "best", "step", "exp_avg", "exp_avg_sq")
-
-_NOT_FINITE, _TIME = "not finite", "time"
 
 K = TypeVar("K")
 
@@ -75,19 +69,6 @@ class Parameter:
     rate: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Hint:
-    """A value inside the teacher that the student is to give as well (Romero et al. 2015, arXiv:1412.6550).
-
-    Attributes:
-        node: The teacher's.
-        kept: By axis, the indices that the student still has.
-    """
-
-    node: Node
-    kept: Mapping[int, torch.Tensor]
-
-
 class Student(Protocol[K]):
     """What is trained to give the teacher's outputs."""
 
@@ -109,34 +90,6 @@ class Student(Protocol[K]):
             inputs: The model's.
             constants: As `constants` gave them.
         """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """How a training went.
-
-    Attributes:
-        steps: Those that were taken.
-        asked: Those that were asked for.
-        best_step: After which the best state was seen; 0 for the program as it was.
-        first_error: The squared error of the outputs on the held-out samples, a share of the outputs' power.
-        best_error: Of the best state.
-        stopped: Why it ended early, "not finite" or "time"; else "".
-    """
-
-    steps: int
-    asked: int
-    best_step: int
-    first_error: float
-    best_error: float
-    stopped: str = ""
-
-    @property
-    def gain_db(self) -> float:
-        """By how much the error fell."""
-        if not 0 < self.best_error < self.first_error < math.inf:
-            return 0.0
-        return 10 * math.log10(self.first_error / self.best_error)
 
 
 def train(
@@ -162,48 +115,8 @@ def train(
     """
     if not student.parameters:
         return Course(steps=0, asked=settings.steps, best_step=0, first_error=0.0, best_error=0.0)
-    lesson = _Lesson(teacher, hints, samples)
+    lesson = Lesson(teacher, hints, samples)
     return _Training(student, lesson, settings, checkpoint).run(progress)
-
-
-def course_findings(
-    course: Course,
-    *,
-    what: str,
-    steps: str = "distillation_steps",
-    minutes: str = "distillation_minutes",
-    rate: str = "distillation_rate",
-) -> Iterator[Finding]:
-    """Yield what the model's author should know of a training.
-
-    Args:
-        course: How it went.
-        what: Which training it was, in the report.
-        steps: The name of the setting.
-        minutes: The same.
-        rate: The same.
-    """
-    if course.stopped == _NOT_FINITE:
-        yield Finding(
-            code="distillation-not-finite",
-            what=what,
-            text=f"after {course.steps} steps the loss or its gradient was not finite: the best state up to "
-            f"there was kept, that of step {course.best_step}; lower `{rate}`",
-        )
-    if course.stopped == _TIME:
-        yield Finding(
-            code="distillation-time-up",
-            what=what,
-            text=f"the time was up after {course.steps} of {course.asked} steps: another run "
-            f"may give other weights; raise `{minutes}`, or lower `{steps}`",
-        )
-    if not course.stopped and course.best_step == 0:
-        yield Finding(
-            code="distillation-without-gain",
-            what=what,
-            text="no state was better than the first on held-out samples: the program is as it was; more "
-            f"calibration samples or a lower `{rate}` may help",
-        )
 
 
 @dataclass(kw_only=True)
@@ -227,7 +140,7 @@ class _Training(Generic[K]):
     def __init__(
         self,
         student: Student[K],
-        lesson: _Lesson,
+        lesson: Lesson,
         settings: DistillationSettings,
         checkpoint: Checkpoint | None,
     ) -> None:
@@ -285,7 +198,7 @@ class _Training(Generic[K]):
                 self._save(progress)
                 raise
             if not is_finite:
-                return _NOT_FINITE
+                return NOT_FINITE
             self._move()
             progress.advance()
         return stopped
@@ -298,7 +211,7 @@ class _Training(Generic[K]):
         place, steps = self._place, self._settings.steps
         spent, allowed = time.monotonic() - self._started, self._settings.minutes * 60
         if not place.step:
-            return "" if math.isfinite(place.first_error) else _NOT_FINITE
+            return "" if math.isfinite(place.first_error) else NOT_FINITE
         if place.step == _TRIAL:  # The rate has to fall to 0, so fewer steps have another course.
             affordable = int(allowed / max(spent, 1e-9) * place.step)
             place.planned = min(steps, max(affordable, place.step))
@@ -306,12 +219,12 @@ class _Training(Generic[K]):
         if place.step % max(1, steps // _CHECKS) == 0 or place.step == place.planned or is_late:
             error = self._held_out_error()
             if not math.isfinite(error):
-                return _NOT_FINITE
+                return NOT_FINITE
             if error < place.best_error:
                 self._best = self._copies()
                 place.best_error, place.best_step = error, place.step
         is_early = place.step < steps
-        return _TIME if is_early and (is_late or place.step >= place.planned) else ""
+        return TIME if is_early and (is_late or place.step >= place.planned) else ""
 
     def _gradients(self, chosen: Sequence[int]) -> bool:
         """Compute the gradients of the loss on some samples; return whether all is finite."""
@@ -404,52 +317,6 @@ class _Training(Generic[K]):
             self._optimizer.state[value].update(state)
         self._place = _Place(**facts)
         return True
-
-
-class _Lesson:
-    """The samples, and what the teacher gives for them.
-
-    Attributes:
-        hints: What is wanted beside the outputs.
-        count: How many samples there are.
-    """
-
-    def __init__(self, teacher: ExportedProgram, hints: Sequence[Hint], samples: Sequence[Sample]) -> None:
-        self.hints, self.count = hints, len(samples)
-        self._teacher, self._samples = teacher, samples
-        self._wanted: dict[int, list[torch.Tensor]] = {}
-        self._room_bytes = _ROOM_BYTES
-
-    def inputs(self, chosen: Sequence[int]) -> list[torch.Tensor]:
-        """Return the inputs of several samples, joined."""
-        return joined([self._samples[index].inputs for index in chosen])
-
-    def wanted(self, chosen: Sequence[int]) -> list[torch.Tensor]:
-        """Return the teacher's outputs and hints for several samples, joined."""
-        return joined([self._values(index) for index in chosen])
-
-    def _values(self, index: int) -> list[torch.Tensor]:
-        if index in self._wanted:
-            return self._wanted[index]
-        with torch.no_grad():
-            values = all_values(self._teacher, self._samples[index].inputs)
-        wanted = [values[node] for node in output_nodes(self._teacher.graph)]
-        for hint in self.hints:
-            value = values[hint.node]
-            for axis, indices in hint.kept.items():
-                value = value.index_select(axis, indices)
-            wanted.append(value)
-        self._room_bytes -= sum(value.nbytes for value in wanted)
-        if self._room_bytes >= 0:
-            self._wanted[index] = wanted
-        return wanted
-
-
-def joined(several: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """Return the inputs or outputs of several samples as those of one run."""
-    if len(several) == 1:
-        return list(several[0])
-    return [torch.cat(values) for values in zip(*several, strict=True)]
 
 
 def _parts(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:

@@ -9,7 +9,9 @@ from torch.fx import Node
 
 from edgecompile.checkpoint import Checkpoint
 from edgecompile.dataset import Sample, spread
-from edgecompile.distillation import DistillationSettings, Hint, course_findings, train
+from edgecompile.distillation import DistillationSettings, train
+from edgecompile.distillation_course import course_findings
+from edgecompile.distillation_lesson import Hint
 from edgecompile.finding import Finding
 from edgecompile.graph_edit import operand, shape_of
 from edgecompile.progress import Progress

@@ -15,7 +15,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.dataset import Sample
-from edgecompile.distillation import Parameter, joined
+from edgecompile.distillation import Parameter
+from edgecompile.distillation_lesson import joined
 from edgecompile.graph_edit import ProgramEditor, operand, output_nodes, user_input_names
 from edgecompile.layer_rows import CONVOLUTIONS, LINEAR, TRANSPOSED
 from edgecompile.quantize.layers import constants_of

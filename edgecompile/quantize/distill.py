@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from edgecompile.checkpoint import Checkpoint
 from edgecompile.dataset import Sample
-from edgecompile.distillation import DistillationSettings, course_findings, train
+from edgecompile.distillation import DistillationSettings, train
+from edgecompile.distillation_course import course_findings
 from edgecompile.program import CapturedProgram, QuantizedProgram
 from edgecompile.progress import Progress
 from edgecompile.quantize.fake_quantized import FakeQuantized

@@ -126,6 +126,8 @@ def pruned_program(
     if cache.planned is None:
         report.value()  # has the proof, without which nothing is made of the program
     stages.drop()
+    for step in list(programs)[:-1]:
+        programs[step].drop()  # only the last is built
     return Pruned(program=programs[last], floats=outputs[last], originals=originals, report=report)
 
 

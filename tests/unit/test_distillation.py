@@ -10,7 +10,8 @@ from torch import nn
 from edgecompile import distillation
 from edgecompile.checkpoint import Checkpoint
 from edgecompile.dataset import Sample
-from edgecompile.distillation import DistillationSettings, Parameter, course_findings, train
+from edgecompile.distillation import DistillationSettings, Parameter, train
+from edgecompile.distillation_course import course_findings
 from edgecompile.progress import QuietProgress
 
 SETTINGS = DistillationSettings(steps=40, minutes=10, batch=4, rate=0.05)
