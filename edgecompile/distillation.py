@@ -92,6 +92,11 @@ class Student(Protocol[K]):
         """
 
 
+def held_out(count: int) -> int:
+    """Return how many of the last samples are not trained on, but choose the best state."""
+    return max(1, count // _HELD_OUT)
+
+
 def train(
     student: Student[K],
     teacher: ExportedProgram,
@@ -146,7 +151,7 @@ class _Training(Generic[K]):
     ) -> None:
         self._student, self._lesson = student, lesson
         self._settings, self._checkpoint = settings, checkpoint
-        held = max(1, lesson.count // _HELD_OUT)
+        held = held_out(lesson.count)
         self._held = range(lesson.count - held, lesson.count)
         self._seen = range(lesson.count - held) or self._held
         self._values = [item.value.requires_grad_() for item in student.parameters]
@@ -161,6 +166,7 @@ class _Training(Generic[K]):
 
     def run(self, progress: Progress) -> Course:
         """Train, and leave the best state in the parameters."""
+        self._lesson.prepare()
         if not self._resume():
             self._place.first_error = self._place.best_error = self._held_out_error()
         place = self._place
@@ -216,7 +222,7 @@ class _Training(Generic[K]):
             affordable = int(allowed / max(spent, 1e-9) * place.step)
             place.planned = min(steps, max(affordable, place.step))
         is_late = spent >= allowed
-        if place.step % max(1, steps // _CHECKS) == 0 or place.step == place.planned or is_late:
+        if place.step % max(1, place.planned // _CHECKS) == 0 or place.step == place.planned or is_late:
             error = self._held_out_error()
             if not math.isfinite(error):
                 return NOT_FINITE

@@ -52,6 +52,13 @@ class Lesson:
         """Return the teacher's outputs and hints for several samples, joined."""
         return joined([self._values(index) for index in chosen])
 
+    def prepare(self) -> None:
+        """Compute what can be kept, so that all steps after that take as long."""
+        for index in range(self.count):
+            if self._room_bytes < 0:
+                return
+            self._values(index)
+
     def _values(self, index: int) -> list[torch.Tensor]:
         if index in self._wanted:
             return self._wanted[index]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,15 +215,19 @@ class _Stages:
         return replace(captured, exported=removed.exported, steps=(*captured.steps, record))
 
     def _fit(self, program: CapturedProgram) -> CapturedProgram:
-        from edgecompile.pruning.least_squares import fit_layers
-
         started = time.perf_counter()
-        fitted = fit_layers(self.removed(), self._samples(), self._cache.progress).exported
+        fitted = self._fitted(self._samples()).exported
         record = step_record("least squares", started, program.exported, fitted, rewrites=0)
         return replace(program, exported=fitted, steps=(*program.steps, record))
 
+    def _fitted(self, samples: Sequence[Sample]) -> PrunedProgram:
+        from edgecompile.pruning.least_squares import fit_layers
+
+        return fit_layers(self.removed(), samples, self._cache.progress)
+
     def _distil(self, program: CapturedProgram, key: str) -> CapturedProgram:
         from edgecompile.checkpoint import Checkpoint
+        from edgecompile.distillation import held_out
         from edgecompile.pruning.distill import distill_pruned
 
         started, cache = time.perf_counter(), self._cache
@@ -231,19 +235,23 @@ class _Stages:
         checkpoint = (
             Checkpoint(cache.folder / KeptPruned.name / f"{key}{STATE}", key) if cache.writable else None
         )
-        beside = replace(self.removed(), exported=program.exported)
-        trained, findings = distill_pruned(beside, self._samples(), self.settings, cache.progress, checkpoint)
+        # It begins with what the held-out samples have not been fitted to: they are to choose the best state.
+        samples = self._samples()
+        seen = samples[: -held_out(len(samples))] or samples
+        first = self._fitted(seen) if self.settings.least_squares else self.removed()
+        trained, findings = distill_pruned(first, samples, self.settings, cache.progress, checkpoint)
+        exported = program.exported if trained is first else trained.exported
         for finding in findings:
             cache.progress.note(finding.text)
         record = step_record(
             "distill",
             started,
             program.exported,
-            trained.exported,
+            exported,
             rewrites=0,
             declined=tuple(Declined(what=row.what, where=row.where, reason=row.text) for row in findings),
         )
-        return replace(program, exported=trained.exported, steps=(*program.steps, record))
+        return replace(program, exported=exported, steps=(*program.steps, record))
 
 
 def _report(
