@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.dataset import Sample, spread
-from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.graph_edit import ProgramEditor, operand, output_nodes, shape_of
 from edgecompile.layer_rows import (
     LINEAR,
     TRANSPOSED,
@@ -33,7 +33,7 @@ from edgecompile.pruning.layer_inputs import LAYERS, LONGEST_ROW, POSITIONS
 from edgecompile.pruning.pruned_program import PrunedProgram
 from edgecompile.pruning.regression import RowMoments, regressed
 from edgecompile.quantize.layers import constants_of
-from edgecompile.quantize.node_values import SampleValues, computed_value, peak_bytes
+from edgecompile.quantize.node_values import SampleValues, all_values, computed_value, peak_bytes
 
 # One of so many samples chooses.
 _HELD_OUT = 5
@@ -52,6 +52,9 @@ class _Fitted:
 def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progress) -> PrunedProgram:
     """Return the pruned program with fitted weights and biases; a layer without a bias gets one.
 
+    Where the outputs of the fitted program are further off than before, as they can be after a norm of all
+    channels, it is returned as it was.
+
     Args:
         pruned: The program.
         samples: The values of all of them that are still needed are held at once; where these would take
@@ -61,8 +64,12 @@ def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progr
     with torch.no_grad():
         each = sum(peak_bytes(program, samples[0].inputs) for program in (pruned.exported, pruned.whole))
         used = spread(samples, max(1, _ROOM_BYTES // max(each, 1)))
-        exported, count = _Fit(pruned, used).run(progress)
+        fit = _Fit(pruned, used)
+        exported, count = fit.run(progress)
         less = f" of {len(samples)}: the values of more take too much" if len(used) < len(samples) else ""
+        if not fit.is_nearer(used):
+            progress.finish(f"left as they are: the outputs would be further off, {len(used)} samples{less}")
+            return pruned
         progress.finish(f"{count}, {len(used)} samples{less}")
         return replace(pruned, exported=exported)
 
@@ -97,6 +104,18 @@ class _Fit:
                 fitted[node.name] = found
                 self._own.put(node, [_given(node, known, found) for known in self._own.known])
         return _with_layers(self._pruned, fitted), f"{len(fitted)} of {len(layers)} layers"
+
+    def is_nearer(self, samples: Sequence[Sample]) -> bool:
+        """Tell whether the outputs are nearer to those of the whole program than without the fit."""
+        errors = [0.0, 0.0]
+        nodes = list(zip(output_nodes(self._pruned.graph), output_nodes(self._whole.graph), strict=True))
+        for index in range(0, len(samples), min(_HELD_OUT, len(samples))):
+            without = all_values(self._pruned, samples[index].inputs)
+            for node, twin in nodes:
+                wanted = self._before.known[index][twin]
+                for place, found in enumerate((self._own.known[index][node], without[node])):
+                    errors[place] += _share(found, wanted)
+        return not errors[0] > errors[1]
 
     def _fit(self, node: Node, twin: Node) -> _Fitted | None:
         """Return what a layer's weight should be; None where that cannot be told."""
@@ -152,6 +171,15 @@ class _Fit:
         summed = len(shape_of(operand(twin))) - 1 if node.target is LINEAR else 1
         kept = labels.kept(self._keep)
         return {axis: indices for axis, indices in kept.items() if axis != summed or _lost_groups(node, twin)}
+
+
+def _share(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return the squared error of an output as a share of its power; 0 for integers."""
+    if not wanted.is_floating_point():
+        return 0.0
+    is_finite = wanted.isfinite()  # masked logits are -inf
+    one, other = (value.double().masked_fill(~is_finite, 0) for value in (found, wanted))
+    return float((one - other).square().sum() / other.square().sum().clamp_min(1e-12))
 
 
 def _calls(exported: ExportedProgram) -> list[Node]:
