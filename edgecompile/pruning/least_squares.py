@@ -17,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.dataset import Sample
-from edgecompile.graph_edit import operand, shape_of
+from edgecompile.graph_edit import operand, output_nodes, shape_of
 from edgecompile.layer_rows import (
     LINEAR,
     TRANSPOSED,
@@ -33,7 +33,7 @@ from edgecompile.pruning.pruned_program import PrunedProgram
 from edgecompile.pruning.refitted_layers import Refitted, affordable, bias_of, calls_of, given_by, with_layers
 from edgecompile.pruning.regression import RowMoments, regressed
 from edgecompile.quantize.layers import constants_of
-from edgecompile.quantize.node_values import SampleValues, computed_value
+from edgecompile.quantize.node_values import SampleValues, all_values, computed_value
 
 # One of so many samples chooses.
 _HELD_OUT = 5
@@ -41,6 +41,9 @@ _HELD_OUT = 5
 
 def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progress) -> PrunedProgram:
     """Return the pruned program with fitted weights and biases; a layer without a bias gets one.
+
+    Where the outputs of the fitted program are further off than before, as they can be after a norm of all
+    channels, it is returned as it was.
 
     Args:
         pruned: The program.
@@ -50,8 +53,12 @@ def fit_layers(pruned: PrunedProgram, samples: Sequence[Sample], progress: Progr
     """
     with torch.no_grad():
         used = affordable(samples, pruned.exported, pruned.whole)
-        exported, count = _Fit(pruned, used).run(progress)
+        fit = _Fit(pruned, used)
+        exported, count = fit.run(progress)
         less = f" of {len(samples)}: the values of more take too much" if len(used) < len(samples) else ""
+        if not fit.is_nearer(used):
+            progress.finish(f"left as they are: the outputs would be further off, {len(used)} samples{less}")
+            return pruned
         progress.finish(f"{count}, {len(used)} samples{less}")
         return replace(pruned, exported=exported)
 
@@ -88,6 +95,18 @@ class _Fit:
                     node, [given_by(node, known, found.weight, found.bias) for known in self._own.known]
                 )
         return with_layers(self._pruned, fitted), f"{len(fitted)} of {len(layers)} layers"
+
+    def is_nearer(self, samples: Sequence[Sample]) -> bool:
+        """Tell whether the outputs are nearer to those of the whole program than without the fit."""
+        errors = [0.0, 0.0]
+        nodes = list(zip(output_nodes(self._pruned.graph), output_nodes(self._whole.graph), strict=True))
+        for index in range(0, len(samples), min(_HELD_OUT, len(samples))):
+            without = all_values(self._pruned, samples[index].inputs)
+            for node, twin in nodes:
+                wanted = self._before.known[index][twin]
+                for place, found in enumerate((self._own.known[index][node], without[node])):
+                    errors[place] += _share(found, wanted)
+        return not errors[0] > errors[1]
 
     def _fit(self, node: Node, twin: Node) -> Refitted | None:
         """Return what a layer's weight should be; None where that cannot be told."""
@@ -143,6 +162,15 @@ class _Fit:
         summed = len(shape_of(operand(twin))) - 1 if node.target is LINEAR else 1
         kept = labels.kept(self._keep)
         return {axis: indices for axis, indices in kept.items() if axis != summed or _lost_groups(node, twin)}
+
+
+def _share(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return the squared error of an output as a share of its power; 0 for integers."""
+    if not wanted.is_floating_point():
+        return 0.0
+    is_finite = wanted.isfinite()  # masked logits are -inf
+    one, other = (value.double().masked_fill(~is_finite, 0) for value in (found, wanted))
+    return float((one - other).square().sum() / other.square().sum().clamp_min(1e-12))
 
 
 def _has_own_weight(node: Node, constants: Mapping[str, torch.Tensor]) -> bool:

@@ -301,6 +301,15 @@ class Told(QuietProgress):
         self.detail = detail
 
 
+def test_a_fit_that_leaves_the_outputs_further_off_is_not_kept(monkeypatch):
+    samples = noise(1, 3, 8, 8)
+    pruned = without_odd_units(grouped_on(relu(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)), samples))
+    monkeypatch.setattr(least_squares, "regressed", lambda start, *_: (10 * start.double(), start.sum(2)))
+    progress = Told()
+    assert fit_layers(pruned, samples, progress) is pruned
+    assert progress.detail == "left as they are: the outputs would be further off, 12 samples"
+
+
 def test_fewer_samples_are_used_where_their_values_take_too_much(monkeypatch):
     samples = noise(1, 3, 8, 8)
     pruned = without_odd_units(grouped_on(relu(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)), samples))
