@@ -281,3 +281,23 @@ def test_an_embedding_that_is_also_the_head():
     assert sorted(found.by_name().values()) == [(0, 20), (16, 0)]
     smaller = pruned(found, random_keep(found.groups, seed=0, share=0.5))
     assert (20, 8) in [tuple(value.shape) for value in smaller.state_dict.values()]
+
+
+def test_a_single_channel_whose_axis_is_dropped_stays():
+    """As in a map of attention: one channel, squeezed away, and then viewed in another shape."""
+
+    class Map(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.single = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+            self.last = nn.Linear(16, 5)
+
+        def forward(self, x):
+            return self.last(self.single(self.first(x)).squeeze(1).flatten(1))
+
+    found = grouped(Map(), torch.randn(2, 3, 4, 4))
+    assert found.by_name() == {"first": (8, 0), "single": (0, 1), "last": (0, 5)}
+    assert found.reasons()["single"] == ("the axis of a single channel is dropped",)
+    keep = torch.ones(found.groups.count, dtype=torch.bool)
+    keep[found.groups.groups[0].units[:3]] = False
+    pruned(found, keep)
