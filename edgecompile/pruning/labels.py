@@ -71,7 +71,10 @@ def simplified(labels: Labels) -> Labels:
 
 
 def reshaped(labels: Labels, before: Sequence[Size], after: Sequence[Size]) -> Labels | None:
-    """Return the labels of a value that is viewed in another shape; None where its sizes do not tell."""
+    """Return the labels of a value that is viewed in another shape.
+
+    None where its sizes do not tell, or where the axis of a single channel is dropped.
+    """
     axes: list[int] = []
     full: list[int] = []  # the labelled blocks' axes before
     shape: list[int] = []  # and their sizes after
@@ -84,6 +87,8 @@ def reshaped(labels: Labels, before: Sequence[Size], after: Sequence[Size]) -> L
         full += old
         axes += new
         shape += [int(size) for size in sizes]
+    if not axes:
+        return None
     ids = expanded(labels, full, [int(before[axis]) for axis in full])
     return simplified(Labels(axes=tuple(axes), ids=ids.reshape(shape)))
 

@@ -45,7 +45,13 @@ def view(search: ChannelSearch, node: Node) -> Labels | None:
     if source is None:
         return None
     found = reshaped(source, shape_of(operand(node)), shape_of(node))
-    search.require(found is not None, "a view joins them with an axis of dynamic size")
+    is_single = source.ids.numel() == 1
+    search.require(
+        found is not None,
+        "the axis of a single channel is dropped"
+        if is_single
+        else "a view joins them with an axis of dynamic size",
+    )
     return found
 
 

@@ -1,7 +1,5 @@
 """What each operator does to channels: what goes, what stays, and the reason that a user reads."""
 
-import dataclasses
-
 import pytest
 import torch
 from prune_program import grouped, pruned
@@ -9,10 +7,6 @@ from random_network import Block, random_keep
 from torch import nn
 from torch.nn import functional
 from transformer_networks import Encoder
-
-from edgecompile.errors import PruningBrokeProgramError
-from edgecompile.pruning.remove_channels import remove_channels
-from edgecompile.pruning.zeroed_channels import prove
 
 OUTPUT = ("they are an output of the model",)
 
@@ -289,17 +283,21 @@ def test_an_embedding_that_is_also_the_head():
     assert (20, 8) in [tuple(value.shape) for value in smaller.state_dict.values()]
 
 
-def test_surgery_that_is_wrong_is_found_and_the_first_value_that_differs_named():
-    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
-    found = grouped(network, torch.randn(1, 3, 8, 8))
+def test_a_single_channel_whose_axis_is_dropped_stays():
+    """As in a map of attention: one channel, squeezed away, and then viewed in another shape."""
+
+    class Map(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.single = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+            self.last = nn.Linear(16, 5)
+
+        def forward(self, x):
+            return self.last(self.single(self.first(x)).squeeze(1).flatten(1))
+
+    found = grouped(Map(), torch.randn(2, 3, 4, 4))
+    assert found.by_name() == {"first": (8, 0), "single": (0, 1), "last": (0, 5)}
+    assert found.reasons()["single"] == ("the axis of a single channel is dropped",)
     keep = torch.ones(found.groups.count, dtype=torch.bool)
-    keep[found.groups.groups[0].units[:2]] = False
-    right = remove_channels(found.program, found.groups, keep)
-    other = torch.ones_like(keep)
-    other[found.groups.groups[0].units[2:4]] = False  # the channels of another choice
-    wrong = dataclasses.replace(right, keep=other)
-    prove(right, [found.inputs])
-    with pytest.raises(PruningBrokeProgramError) as caught:
-        prove(wrong, [found.inputs])
-    assert "removing channels is not the same as zeroing them" in caught.value.message
-    assert caught.value.lines["where"].startswith("conv2d")
+    keep[found.groups.groups[0].units[:3]] = False
+    pruned(found, keep)

