@@ -71,7 +71,7 @@ def course_findings(
             text=f"the time was up after {course.steps} of {course.asked} steps: another run "
             f"may give other weights; raise `{minutes}`, or lower `{steps}`",
         )
-    if not course.stopped and course.best_step == 0:
+    if course.stopped != NOT_FINITE and course.best_step == 0:
         yield Finding(
             code="distillation-without-gain",
             what=what,

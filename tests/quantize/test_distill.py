@@ -183,7 +183,7 @@ def test_a_loss_that_is_not_finite_ends_it_with_the_best_so_far(monkeypatch):
 
 def test_a_training_without_time_says_so():
     _, _, after, _ = trained("plain", distillation_minutes=1e-9)
-    assert [row.code for row in after.findings] == ["distillation-time-up"]
+    assert [row.code for row in after.findings] == ["distillation-time-up", "distillation-without-gain"]
     assert "after 1 of 60 steps" in after.findings[0].text
 
 
