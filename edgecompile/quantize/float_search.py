@@ -80,11 +80,13 @@ class FloatSearch:
 
     def _without_needless(self, layers: Layers, sets: FloatSets) -> Layers:
         """Return a set that holds without the layers that it holds without, the least noisy tried first."""
-        kept = set(layers)
-        for layer in sorted(kept, key=lambda layer: sets.noise(kept - {layer}))[:TAKEN_BACK]:
-            rest = sets.in_order(kept - {layer})
-            if rest and self.holds(rest):
-                kept = set(rest)
+        kept, count = set(layers), 0
+        while len(kept) != count:  # what had to stay beside one that went since then may go as well
+            count = len(kept)
+            for layer in sorted(kept, key=lambda layer: sets.noise(kept - {layer}))[:TAKEN_BACK]:
+                rest = sets.in_order(kept - {layer})
+                if rest and self.holds(rest):
+                    kept = set(rest)
         return sets.in_order(kept)
 
     def _not_met(self) -> BudgetNotMetError:
