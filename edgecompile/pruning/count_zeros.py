@@ -10,8 +10,9 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.graph_edit import operand, source_line
+from edgecompile.pruning.channel_groups import layer_name
 from edgecompile.pruning.layer_inputs import LAYERS
-from edgecompile.pruning.sparsify import SparseLayers, layer_name
+from edgecompile.pruning.sparsify import SparseLayers
 from edgecompile.pruning.sparsity_report import SparseLayer
 from edgecompile.quantize.layers import constants_of
 

@@ -18,9 +18,10 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.errors import NothingToPruneError, UnknownLayerError
-from edgecompile.graph_edit import ProgramEditor, module_name, operand, source_line
+from edgecompile.graph_edit import ProgramEditor, operand, source_line
 from edgecompile.layer_rows import TRANSPOSED, groups_of
 from edgecompile.program import Declined
+from edgecompile.pruning.channel_groups import layer_name
 from edgecompile.pruning.layer_inputs import LAYERS
 from edgecompile.pruning.sparsity import Sparsity
 from edgecompile.quantize.layers import constants_of
@@ -37,11 +38,6 @@ class SparseLayers:
 
     weights: Mapping[Node, torch.Tensor]
     declined: tuple[Declined, ...]
-
-
-def layer_name(node: Node) -> str:
-    """Return what reports and rules call a layer: its module, or its node where it has none."""
-    return module_name(node) or node.name
 
 
 def sparse_layers(exported: ExportedProgram, exclude: Iterable[str] = ()) -> SparseLayers:

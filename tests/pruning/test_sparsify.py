@@ -15,9 +15,10 @@ from edgecompile.errors import NothingToPruneError, UnknownLayerError, UsageErro
 from edgecompile.graph_pass import run_passes
 from edgecompile.program import SourceModel
 from edgecompile.progress import QuietProgress
+from edgecompile.pruning.channel_groups import layer_name
 from edgecompile.pruning.compensate_zeros import compensate_zeros
 from edgecompile.pruning.count_zeros import with_found, zero_rows
-from edgecompile.pruning.sparsify import lamp_scores, layer_name, masks_of_share, sparse_layers, zeroed
+from edgecompile.pruning.sparsify import lamp_scores, masks_of_share, sparse_layers, zeroed
 from edgecompile.pruning.sparsity import Sparsity, parse_sparsity
 from edgecompile.quantize.correct_weights import correct_weights
 from edgecompile.quantize.distill import distill
