@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
-from edgecompile.decibels import sqnr_db
+from edgecompile.decibels import sqnr_db, stored_sqnr_db
+from edgecompile.sample_scores import SampleScores, blocks_of, pack, rounded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,21 +37,56 @@ def closeness(outputs: Outputs, expected: Outputs) -> Closeness:
     signal = noise = largest = 0.0
     for got, wanted in zip(outputs, expected, strict=True):
         for value, reference in zip(got, wanted, strict=True):
-            error = value.double() - reference.double()
-            signal += float((reference.double() ** 2).sum())
-            noise += float((error**2).sum())
-            largest = max(largest, float(error.abs().max()) if error.numel() else 0.0)
+            of_reference, of_error = _energies(value, reference)
+            signal, noise = signal + of_reference, noise + of_error
+            error = (value.double() - reference.double()).abs()
+            largest = max(largest, float(error.max()) if error.numel() else 0.0)
     return Closeness(
         sqnr_db=sqnr_db(signal, noise), max_abs_error=largest, agreement=agreement(outputs, expected)
     )
 
 
+def sample_scores(outputs: Outputs, expected: Outputs, labels: Sequence[int] | None) -> SampleScores:
+    """Compare outputs with the float model's, and keep what a paired test needs.
+
+    Args:
+        outputs: Of the run.
+        expected: The float model's.
+        labels: A class for each sample, where they are known.
+    """
+    energies = np.array(  # (samples, outputs, 2): of the float model, of the error
+        [
+            [_energies(*values) for values in zip(got, wanted, strict=True)]
+            for got, wanted in zip(outputs, expected, strict=True)
+        ]
+    )
+    blocks = np.array([energies[list(block)].sum(axis=(0, 1)) for block in blocks_of(len(energies))])
+    same = _same_top1(outputs, expected)
+    return SampleScores(
+        correct=None if labels is None else pack(_correct(outputs, labels)),
+        same_top1=None if same is None else pack(same),
+        signal=tuple(map(rounded, blocks[:, 0])),
+        noise=tuple(map(rounded, blocks[:, 1])),
+        output_sqnr_db=tuple(stored_sqnr_db(*of_output) for of_output in energies.sum(axis=0).tolist()),
+    )
+
+
+def _energies(value: torch.Tensor, reference: torch.Tensor) -> tuple[float, float]:
+    """Return the energy of the reference and that of the error."""
+    error = value.double() - reference.double()
+    return float((reference.double() ** 2).sum()), float((error**2).sum())
+
+
 def agreement(outputs: Outputs, expected: Outputs) -> float | None:
     """Return the share of samples with the same top-1, or None where there is no axis of classes."""
+    same = _same_top1(outputs, expected)
+    return None if same is None else sum(same) / len(same)
+
+
+def _same_top1(outputs: Outputs, expected: Outputs) -> list[bool] | None:
     if not expected or expected[0][0].dim() < 2 or expected[0][0].shape[1] < 2:
         return None
-    same = [top1(got) == top1(wanted) for got, wanted in zip(outputs, expected, strict=True)]
-    return sum(same) / len(same)
+    return [top1(got) == top1(wanted) for got, wanted in zip(outputs, expected, strict=True)]
 
 
 def top1(outputs: tuple[torch.Tensor, ...]) -> list[int]:
@@ -60,7 +97,11 @@ def top1(outputs: tuple[torch.Tensor, ...]) -> list[int]:
 
 def accuracy(outputs: Outputs, labels: Sequence[int]) -> float:
     """Return top-1 accuracy, 0 to 1."""
-    return sum(top1(got)[0] == label for got, label in zip(outputs, labels, strict=True)) / len(labels)
+    return sum(_correct(outputs, labels)) / len(labels)
+
+
+def _correct(outputs: Outputs, labels: Sequence[int]) -> list[bool]:
+    return [top1(got)[0] == label for got, label in zip(outputs, labels, strict=True)]
 
 
 def first_difference(outputs: Outputs, expected: Outputs) -> int | None:

@@ -101,6 +101,7 @@ def _compile(
             cache,
             program=program,
             artifacts=own,
+            calibration=calibration,
             data=evaluation,
             floats=floats,
             rows=rows,

@@ -17,14 +17,17 @@ from edgecompile.compare import (
     closeness,
     first_difference,
     identical_share,
+    sample_scores,
 )
 from edgecompile.dataset import Dataset, Sample
 from edgecompile.engine import load_engine
-from edgecompile.errors import LabelOutOfRangeError
+from edgecompile.errors import InternalError, LabelOutOfRangeError
 from edgecompile.program import Precision
 from edgecompile.progress import Progress
 from edgecompile.quantize.arithmetic import Arithmetic
 from edgecompile.quantize.reference import Reference
+from edgecompile.sample_scores import SampleScores
+from edgecompile.strict_toml import parse
 from edgecompile.target import Target, ValidationSettings
 
 
@@ -58,6 +61,7 @@ class Quality:
         as_here: Of a native run only.
         accuracy: Top-1 on the labels, 0 to 1; None without labels.
         missed: The thresholds of the target that are missed, in words.
+        scores: Sample by sample; of the float model itself and of artifacts.
     """
 
     name: str
@@ -67,12 +71,15 @@ class Quality:
     identical: float | None = None
     as_here: Equality | None = None
     missed: tuple[str, ...] = ()
+    scores: SampleScores | None = None
 
 
 def quality_from_dict(row: dict[str, Any]) -> Quality:
     """Return the row that `dataclasses.asdict` gave."""
     kinds = {"against_float": Closeness, "reference": Closeness, "as_here": Equality}
     nested = {name: kind(**row[name]) for name, kind in kinds.items() if row[name] is not None}
+    if row["scores"] is not None:
+        nested["scores"] = parse(SampleScores, row["scores"], InternalError, str)
     return Quality(**row | nested | {"missed": tuple(row["missed"])})
 
 
@@ -224,7 +231,12 @@ def quality_rows(
 
     base = closeness(references["exact"], float_outputs)
     rows = [
-        Quality(name="float", against_float=None, accuracy=task(float_outputs)),
+        Quality(
+            name="float",
+            against_float=None,
+            accuracy=task(float_outputs),
+            scores=sample_scores(float_outputs, float_outputs, labelled),
+        ),
         Quality(name="reference", against_float=base, accuracy=task(references["exact"])),
     ]
     here = {run.format: (run.name, run.outputs) for run in ran if not run.native}
@@ -243,6 +255,7 @@ def quality_rows(
                 as_here=_equality(run.outputs, *here[run.format]) if run.native else None,
                 accuracy=task(run.outputs),
                 missed=tuple(missed),
+                scores=sample_scores(run.outputs, float_outputs, labelled),
             )
         )
     return tuple(rows)

@@ -43,6 +43,8 @@ class Report:
         sparsity: What was zeroed; None where nothing is.
         samples: How many samples the quality was measured on.
         data: Where these come from.
+        data_sha256: Of these samples and their labels.
+        calibration_sha256: Of what the ranges are from; None where nothing calibrated.
         findings: What is odd about the data and what calibration saw.
         input_ranges: Of each quantized input, beside these samples.
     """
@@ -59,6 +61,8 @@ class Report:
     sparsity: SparsityReport | None
     samples: int
     data: str
+    data_sha256: str
+    calibration_sha256: str | None
     findings: tuple[Finding, ...]
     input_ranges: tuple[InputRange, ...]
 
@@ -120,6 +124,11 @@ class Report:
                 for item in self.artifacts
             ],
             "quality": [quality_dict(row) for row in self.quality],
+            "data_sha256": self.data_sha256,
+            "calibration_sha256": self.calibration_sha256,
+            "scores": {
+                row.name: dataclasses.asdict(row.scores) for row in self.quality if row.scores is not None
+            },
             "layers": self.layers.to_dict(),
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
             "mixed_precision": None if self.mixed_precision is None else self.mixed_precision.to_dict(),
@@ -229,8 +238,9 @@ def _agreement(found: Closeness) -> str:
 
 
 def quality_dict(row: Quality) -> dict[str, Any]:
-    """Return a row as JSON's types; no error at all is an SQNR of null."""
+    """Return a row as JSON's types, without single samples; no error at all is an SQNR of null."""
     document = dataclasses.asdict(row)
+    del document["scores"]
     for found in (document["against_float"], document["reference"]):
         if found is not None and not math.isfinite(found["sqnr_db"]):
             found["sqnr_db"] = None

@@ -1,0 +1,72 @@
+"""How good a run is sample by sample: what a paired comparison with another build's run needs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, with_config
+
+from edgecompile.strict_toml import STRICT
+
+BLOCKS = 32
+"""Into so many groups samples fall, so that what is kept of their energies stays small."""
+
+Bits = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
+"""One bit a sample, the first sample highest, in hexadecimal, padded with zeros at the end."""
+
+_Energy = Annotated[float, Field(ge=0)]
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class SampleScores:
+    """One run beside the float model.
+
+    Attributes:
+        correct: Which samples have the label as top-1; None without labels.
+        same_top1: Which have float's top-1; None where the first output has no classes.
+        signal: The energy of the float outputs, `sum(float^2)`, of each block of samples (see `blocks_of`).
+        noise: The energy of the error there. An energy that is infinite or NaN is None.
+        output_sqnr_db: Of each of the model's outputs over all samples, as reports hold it (`decibels.py`).
+    """
+
+    correct: Bits | None
+    same_top1: Bits | None
+    signal: tuple[_Energy | None, ...]
+    noise: tuple[_Energy | None, ...]
+    output_sqnr_db: tuple[float | None, ...]
+
+
+def pack(bits: Sequence[bool]) -> str:
+    """Return bits as hexadecimal digits, four a digit."""
+    text = "".join("1" if bit else "0" for bit in bits)
+    text += "0" * (-len(text) % 4)
+    return "".join(f"{int(text[place : place + 4], 2):x}" for place in range(0, len(text), 4))
+
+
+def unpack(text: str, count: int) -> list[bool]:
+    """Return the first `count` bits of hexadecimal digits.
+
+    Raises:
+        ValueError: There are not as many, or no hexadecimal digits.
+    """
+    if len(text) != math.ceil(count / 4):
+        raise ValueError(f"{len(text)} hexadecimal digits are not those of {count} samples")
+    bits = "".join(f"{int(digit, 16):04b}" for digit in text)
+    return [bit == "1" for bit in bits[:count]]
+
+
+def blocks_of(count: int) -> list[range]:
+    """Return which samples each block holds: neighbours, in blocks that differ by one at most."""
+    blocks = min(BLOCKS, count)
+    edges = [place * count // blocks for place in range(blocks + 1)]
+    return [range(first, last) for first, last in itertools.pairwise(edges)]
+
+
+def rounded(energy: float) -> float | None:
+    """Return an energy to six digits, as a report holds it."""
+    return float(f"{energy:.6g}") if math.isfinite(energy) else None
