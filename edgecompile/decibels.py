@@ -7,6 +7,9 @@ import math
 LOWEST_SQNR_DB = -100.0
 """Stands for all that is lower: errors where every float value is zero, or values that are no numbers."""
 
+EXACT_DB = 200.0
+"""Stands for no error at all where a number is needed: more than any float arithmetic has."""
+
 
 def sqnr_db(signal: float, noise: float) -> float:
     """Return the ratio of two energies in dB; NaN in the outputs counts as no signal at all."""
@@ -23,6 +26,11 @@ def stored_sqnr_db(signal: float, noise: float) -> float | None:
         return LOWEST_SQNR_DB
     found = sqnr_db(signal, noise)
     return None if found == math.inf else max(found, LOWEST_SQNR_DB)
+
+
+def decibels(stored: float | None) -> float:
+    """Return a stored ratio as a number: `EXACT_DB` where there is no error."""
+    return EXACT_DB if stored is None else stored
 
 
 def relative_noise(stored: float | None) -> float:

@@ -278,6 +278,24 @@ class InvalidReportError(EdgecompileError):
     code = "invalid-report"
 
 
+class InvalidBaselineError(EdgecompileError):
+    """A baseline that is missing, damaged, or of another schema version."""
+
+    code = "invalid-baseline"
+
+
+class BaselineMismatchError(EdgecompileError):
+    """A baseline of another model, target or precision than the build that is compared with it."""
+
+    code = "baseline-mismatch"
+
+
+class EvaluationDataChangedError(EdgecompileError):
+    """A build whose quality was measured on other data than its baseline's."""
+
+    code = "evaluation-data-changed"
+
+
 class UnknownCpuError(UnknownNameError):
     """A CPU model that the emulator cannot emulate."""
 
@@ -349,6 +367,13 @@ class BudgetNotMetError(EdgecompileError):
     """A budget on accuracy or SQNR does not hold, whatever stays in float."""
 
     code = "budget-not-met"
+    exit_status = 4
+
+
+class GateFailedError(EdgecompileError):
+    """A build is worse than its baseline by more than a gate allows."""
+
+    code = "gate-failed"
     exit_status = 4
 
 

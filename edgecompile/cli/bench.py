@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,11 +74,12 @@ def command(
     from edgecompile.bench import bench
     from edgecompile.bench_instructions import bench_instructions
     from edgecompile.bench_operators import bench_operators
-    from edgecompile.cli.output import print_json, write_json
+    from edgecompile.cli.output import print_json
     from edgecompile.cli.show_progress import shown_progress
     from edgecompile.connect import connect, counting_emulator
     from edgecompile.contender import EngineOptions, find_contenders
     from edgecompile.operator_times import chrome_trace
+    from edgecompile.text_file import write_text
 
     with shown_progress() as progress, ExitStack() as stack:
         if instructions:
@@ -95,7 +97,7 @@ def command(
             document, text = times.to_dict(), times.text()
             if per_op:
                 operators = bench_operators(contenders, connection, engine, progress)
-                write_json(trace, chrome_trace(operators.traces))
+                write_text(trace, json.dumps(chrome_trace(operators.traces)) + "\n")
                 document |= {"operators": operators.to_dict(), "trace": str(trace)}
                 text += f"\n{operators.text()}\n  {trace} opens in https://ui.perfetto.dev\n"
                 notes += operators.notes

@@ -44,19 +44,23 @@ json_option = click.option(
 )
 
 
-def place_options(command: Command) -> Command:
-    """Add the options that say where artifacts run, as the parameters `place`, `device` and `cpu`."""
+def core_options(command: Command) -> Command:
+    """Add the options that say what the emulator plays, as the parameters `device` and `cpu`."""
     for option in (
         click.option(
             "--cpu", metavar="MODEL", help="Or the CPU model, as QEMU names it. Default: cortex-a76."
         ),
         click.option("--device", metavar="NAME", help="The device that the emulator plays."),
-        click.option(
-            "--on",
-            "place",
-            metavar="PLACE",
-            help="Run in native runners: host, emulator, adb[:SERIAL] or ssh:USER@HOST[:PORT].",
-        ),
     ):
         command = option(command)
     return command
+
+
+def place_options(command: Command) -> Command:
+    """Add the options that say where artifacts run, as the parameters `place`, `device` and `cpu`."""
+    return click.option(
+        "--on",
+        "place",
+        metavar="PLACE",
+        help="Run in native runners: host, emulator, adb[:SERIAL] or ssh:USER@HOST[:PORT].",
+    )(core_options(command))

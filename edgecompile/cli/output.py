@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
-
-from edgecompile.errors import OutputNotWritableError
 
 
 def print_json(document: Any) -> None:
     """Print one JSON document; paths and the like become text."""
     click.echo(json.dumps(document, indent=2, default=str))
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write one JSON document to a file, aside and renamed.
-
-    Raises:
-        OutputNotWritableError: The file cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        try:
-            aside.write_text(json.dumps(document) + "\n")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"the file cannot be written: {error.strerror or error}", where=str(path)
-        ) from error
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,0 +1,136 @@
+"""Reads from a bundle what a baseline keeps of it; nothing runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ConfigDict, with_config
+
+from edgecompile.artifact import REPORT, Artifact, Bundle, TensorEntry
+from edgecompile.errors import InvalidReportError
+from edgecompile.goldens import read_goldens
+from edgecompile.inspect_artifact import inspect
+from edgecompile.layer_quality import read_layer_report
+from edgecompile.readers.contents import ArtifactContents
+from edgecompile.regression.facts import ArtifactFacts, BuildFacts, LayerFacts, TensorFacts
+from edgecompile.regression.sketch import sketch
+from edgecompile.sample_scores import SampleScores
+from edgecompile.strict_toml import STRICT, parse
+
+_PART = ConfigDict(**STRICT | {"extra": "ignore"})
+
+
+@with_config(_PART)
+@dataclass(frozen=True, kw_only=True)
+class _QualityRow:
+    name: str
+    identical: float | None
+
+
+@with_config(_PART)
+@dataclass(frozen=True, kw_only=True)
+class _WhyNotRow:
+    stage: str
+
+
+@with_config(_PART)
+@dataclass(frozen=True, kw_only=True)
+class _Report:
+    """The part of report.json that a baseline is made from."""
+
+    samples: int
+    data_sha256: str
+    calibration_sha256: str | None
+    quality: tuple[_QualityRow, ...]
+    scores: dict[str, SampleScores]
+    why_not: tuple[_WhyNotRow, ...]
+
+
+def read_facts(bundle: Bundle) -> BuildFacts:
+    """Return what a bundle's own files say of it.
+
+    Raises:
+        AlteredFileError: A file is not the one that was built.
+        InvalidReportError: The report lacks something, or is damaged.
+        UnreadableArtifactError: An artifact is damaged.
+    """
+    bundle.verify()
+    document = bundle.report_dict()
+    report = _parsed(bundle, document)
+    layers = read_layer_report(document, bundle.path / REPORT)
+    _, float_outputs = read_goldens(bundle)
+    manifest = bundle.manifest
+    identical = {row.name: row.identical for row in report.quality}
+    contents = {item.name: item.contents for item in inspect(bundle.path).artifacts}
+    artifacts = {}
+    for item in manifest.artifacts:
+        scores, share = report.scores.get(item.format), identical.get(item.format)
+        if scores is None or share is None:
+            raise InvalidReportError(
+                f"the report has no quality of {item.format!r}", where=str(bundle.path / REPORT)
+            )
+        artifacts[item.format] = _artifact(item, contents[item.path], share, scores)
+    return BuildFacts(
+        name=manifest.name,
+        target=manifest.target,
+        precision=manifest.precision,
+        inputs=tuple(map(_tensor, manifest.inputs)),
+        outputs=tuple(map(_tensor, manifest.outputs)),
+        samples=report.samples,
+        data_sha256=report.data_sha256,
+        calibration_sha256=report.calibration_sha256,
+        float_correct=report.scores["float"].correct if "float" in report.scores else None,
+        float_sketch=sketch([[value.numpy() for value in golden] for golden in float_outputs]),
+        float_operators=sum(row.stage == "quantize" for row in report.why_not),
+        artifacts=artifacts,
+        layers={
+            row.name: LayerFacts(
+                kind=row.kind,
+                where=row.where,
+                sqnr_db=_hundredths(row.sqnr_db),
+                own_sqnr_db=_hundredths(row.own_sqnr_db),
+                clipped_share=round(row.clipped_share, 6),
+                scale=float(f"{row.scale:.6g}"),
+                zero_point=row.zero_point,
+            )
+            for row in layers.rows
+            if row.clipped_share is not None and row.scale is not None and row.zero_point is not None
+        },
+    )
+
+
+def _parsed(bundle: Bundle, document: dict[str, Any]) -> _Report:
+    where = bundle.path / REPORT
+    if "scores" not in document:
+        raise InvalidReportError(
+            "the report does not tell how good each sample is",
+            where=str(where),
+            hint="an earlier version of edgecompile wrote it: build the bundle again",
+        )
+    return parse(_Report, document, InvalidReportError, lambda _: where)
+
+
+def _artifact(
+    item: Artifact, contents: ArtifactContents, identical: float, scores: SampleScores
+) -> ArtifactFacts:
+    if contents.delegates:
+        operators = contents.outside_delegate | contents.copies
+    else:
+        operators = contents.optimized_operators or contents.operators
+    return ArtifactFacts(
+        sha256=item.sha256,
+        size_bytes=item.size_bytes,
+        operators=dict(sorted(operators.items())),
+        delegate_calls=sum(contents.delegates.values()),
+        identical=identical,
+        scores=scores,
+    )
+
+
+def _tensor(entry: TensorEntry) -> TensorFacts:
+    return TensorFacts(name=entry.name, shape=entry.shape, dtype=entry.dtype)
+
+
+def _hundredths(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
