@@ -22,7 +22,6 @@ from edgecompile.strict_toml import STRICT, parse
 from edgecompile.text_file import write_text
 
 SCHEMA_VERSION: Final = 1
-_LINE = 110
 
 
 @with_config(STRICT)
@@ -129,11 +128,9 @@ def _shown(value: Any) -> str:
 
 
 def _lines(value: Any, indent: str = "") -> str:
-    """Return JSON in which only objects that hold objects, and long ones, take more than a line."""
+    """Return JSON in which only objects that hold others take more than a line."""
     short = json.dumps(value, allow_nan=False)
-    inner = value.values() if isinstance(value, dict) else ()
-    nested = any(isinstance(item, dict) for item in inner)
-    if not isinstance(value, dict) or not value or (len(indent + short) <= _LINE and not nested):
+    if not isinstance(value, dict) or not any(isinstance(item, dict | list) for item in value.values()):
         return short
     deeper = indent + " "
     rows = [f"{deeper}{json.dumps(key)}: {_lines(item, deeper)}" for key, item in value.items()]

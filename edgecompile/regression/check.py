@@ -25,6 +25,7 @@ GATES: Mapping[str, Gate] = {
     "agreement": gates.agreement,
     "sqnr": gates.sqnr,
     "identical": gates.identical,
+    "input-range": gates.input_range,
     "layers": layer_gates.layers,
     "layer-sqnr": layer_gates.layer_sqnr,
     "layer-scale": layer_gates.layer_scale,

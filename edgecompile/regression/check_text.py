@@ -108,7 +108,7 @@ def _number(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
     if unit == "bytes":
-        return f"{value / 1e6:.3f} MB"
+        return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.2f} KB"
     if unit == "instructions":
         return f"{value / 1e6:.2f} M"
     text = f"{value:.2f}" if unit in ("%", "dB") else f"{value:.4g}"

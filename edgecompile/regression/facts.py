@@ -92,6 +92,16 @@ class LayerFacts:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
+class InputFacts:
+    """The calibrated range of a quantized input, and the share of the samples' elements outside it."""
+
+    low: float
+    high: float
+    outside: _Share
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
 class BuildFacts:
     """One bundle.
 
@@ -105,6 +115,7 @@ class BuildFacts:
         float_operators: How many operators are not quantized.
         core: On which the instructions were counted; None where they were not.
         artifacts: By format.
+        input_ranges: Of the quantized inputs, by name.
         layers: Quantized layers by name, in the order of the graph.
     """
 
@@ -121,4 +132,5 @@ class BuildFacts:
     float_operators: _Count
     core: EmulatedCore | None = None
     artifacts: dict[str, ArtifactFacts]
+    input_ranges: dict[str, InputFacts]
     layers: dict[str, LayerFacts]

@@ -131,6 +131,25 @@ def sqnr(builds: Builds) -> Iterator[GateRow]:
             )
 
 
+def input_range(builds: Builds) -> Iterator[GateRow]:
+    """The share of the samples' elements that the range of a quantized input clips."""
+    points = builds.allowed.clipped_rise_points
+    for name, old in builds.baseline.input_ranges.items():
+        new = builds.now.input_ranges.get(name)
+        row = GateRow(
+            gate="input-range", of=name, baseline=100 * old.outside, unit="%", allowed=f"+{points:g} points"
+        )
+        if new is None:
+            yield replace(row, verdict="missing", detail="the input is not quantized any more")
+            continue
+        yield replace(
+            row,
+            now=100 * new.outside,
+            verdict=_verdict(100 * (new.outside - old.outside) <= points),
+            detail=f"outside {new.low:.4g} to {new.high:.4g}, before {old.low:.4g} to {old.high:.4g}",
+        )
+
+
 def identical(builds: Builds) -> Iterator[GateRow]:
     """The share of output elements that are equal to the reference's to the bit."""
     allowed = builds.allowed.identical_drop_points

@@ -13,7 +13,7 @@ from edgecompile.goldens import read_goldens
 from edgecompile.inspect_artifact import inspect
 from edgecompile.layer_quality import read_layer_report
 from edgecompile.readers.contents import ArtifactContents
-from edgecompile.regression.facts import ArtifactFacts, BuildFacts, LayerFacts, TensorFacts
+from edgecompile.regression.facts import ArtifactFacts, BuildFacts, InputFacts, LayerFacts, TensorFacts
 from edgecompile.regression.sketch import sketch
 from edgecompile.sample_scores import SampleScores
 from edgecompile.strict_toml import STRICT, parse
@@ -36,6 +36,15 @@ class _WhyNotRow:
 
 @with_config(_PART)
 @dataclass(frozen=True, kw_only=True)
+class _InputRow:
+    name: str
+    low: float
+    high: float
+    outside: float
+
+
+@with_config(_PART)
+@dataclass(frozen=True, kw_only=True)
 class _Report:
     """The part of report.json that a baseline is made from."""
 
@@ -45,6 +54,7 @@ class _Report:
     quality: tuple[_QualityRow, ...]
     scores: dict[str, SampleScores]
     why_not: tuple[_WhyNotRow, ...]
+    input_ranges: tuple[_InputRow, ...]
 
 
 def read_facts(bundle: Bundle) -> BuildFacts:
@@ -84,6 +94,10 @@ def read_facts(bundle: Bundle) -> BuildFacts:
         float_sketch=sketch([[value.numpy() for value in golden] for golden in float_outputs]),
         float_operators=sum(row.stage == "quantize" for row in report.why_not),
         artifacts=artifacts,
+        input_ranges={
+            row.name: InputFacts(low=row.low, high=row.high, outside=round(row.outside, 6))
+            for row in report.input_ranges
+        },
         layers={
             row.name: LayerFacts(
                 kind=row.kind,

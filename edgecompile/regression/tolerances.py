@@ -30,7 +30,7 @@ class Tolerances:
         identical_drop_points: Of output elements that equal the reference's to the bit.
         layer_sqnr_drop_db: Of a layer by itself, on float's own inputs.
         layer_scale_ratio: Between a layer's scale and the baseline's, in either direction.
-        clipped_rise_points: Of a layer's values outside its range.
+        clipped_rise_points: Of a layer's or an input's values outside its range.
         size_growth_percent: Of an artifact.
         more_operators: Outside a delegate, of each name, and calls of delegates.
         more_float_operators: Not quantized.
