@@ -48,13 +48,18 @@ def pack(bits: Sequence[bool]) -> str:
     return "".join(f"{int(text[place : place + 4], 2):x}" for place in range(0, len(text), 4))
 
 
+def digits_for(count: int) -> int:
+    """Return how many hexadecimal digits hold the bits of so many samples."""
+    return math.ceil(count / 4)
+
+
 def unpack(text: str, count: int) -> list[bool]:
     """Return the first `count` bits of hexadecimal digits.
 
     Raises:
         ValueError: There are not as many, or no hexadecimal digits.
     """
-    if len(text) != math.ceil(count / 4):
+    if len(text) != digits_for(count):
         raise ValueError(f"{len(text)} hexadecimal digits are not those of {count} samples")
     bits = "".join(f"{int(digit, 16):04b}" for digit in text)
     return [bit == "1" for bit in bits[:count]]

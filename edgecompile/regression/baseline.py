@@ -73,7 +73,11 @@ def read_baseline(path: Path) -> Baseline:
             expected=str(SCHEMA_VERSION),
             hint="write it again with this version of edgecompile, and review the difference",
         )
-    return parse(Baseline, data, InvalidBaselineError, lambda _: path)
+    baseline = parse(Baseline, data, InvalidBaselineError, lambda _: path)
+    problem = baseline.build.inconsistent()
+    if problem:
+        raise InvalidBaselineError("the baseline was damaged", where=str(path), found=problem, hint=hint)
+    return baseline
 
 
 def write_baseline(path: Path, baseline: Baseline) -> None:

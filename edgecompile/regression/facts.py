@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, with_config
 
 from edgecompile.program import Precision
-from edgecompile.sample_scores import SampleScores
+from edgecompile.sample_scores import SampleScores, blocks_of, digits_for
 from edgecompile.strict_toml import STRICT
 
 _Count = Annotated[int, Field(ge=0)]
@@ -134,3 +134,19 @@ class BuildFacts:
     artifacts: dict[str, ArtifactFacts]
     input_ranges: dict[str, InputFacts]
     layers: dict[str, LayerFacts]
+
+    def inconsistent(self) -> str | None:
+        """Say what of the scores is not of as many samples or outputs as there are; None where all is."""
+        of_runs = {name: item.scores for name, item in self.artifacts.items()}
+        bits = {f"{name}: correct": scores.correct for name, scores in of_runs.items()}
+        bits |= {f"{name}: same_top1": scores.same_top1 for name, scores in of_runs.items()}
+        bits["float_correct"] = self.float_correct
+        for name, digits in bits.items():
+            if digits is not None and len(digits) != digits_for(self.samples):
+                return f"{name} has {len(digits)} hexadecimal digits for {self.samples} samples"
+        blocks = len(blocks_of(self.samples))
+        for name, scores in of_runs.items():
+            found = (len(scores.signal), len(scores.noise), len(scores.output_sqnr_db))
+            if found != (blocks, blocks, len(self.outputs)):
+                return f"{name}: signal, noise and output_sqnr_db have {found} numbers"
+        return None

@@ -81,7 +81,7 @@ def read_facts(bundle: Bundle) -> BuildFacts:
                 f"the report has no quality of {item.format!r}", where=str(bundle.path / REPORT)
             )
         artifacts[item.format] = _artifact(item, contents[item.path], share, scores)
-    return BuildFacts(
+    facts = BuildFacts(
         name=manifest.name,
         target=manifest.target,
         precision=manifest.precision,
@@ -112,6 +112,10 @@ def read_facts(bundle: Bundle) -> BuildFacts:
             if row.clipped_share is not None and row.scale is not None and row.zero_point is not None
         },
     )
+    problem = facts.inconsistent()
+    if problem:
+        raise InvalidReportError("the report is damaged", where=str(bundle.path / REPORT), found=problem)
+    return facts
 
 
 def _parsed(bundle: Bundle, document: dict[str, Any]) -> _Report:

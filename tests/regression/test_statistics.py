@@ -1,0 +1,133 @@
+"""The numbers behind the gates: bits and blocks of samples, paired tests, sketches."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecompile.compare import closeness, sample_scores
+from edgecompile.regression.paired_tests import bootstrap_sqnr_drop, mcnemar
+from edgecompile.regression.sketch import sketch, sketched_sqnr_db
+from edgecompile.sample_scores import SampleScores, blocks_of, pack, unpack
+
+
+@given(st.lists(st.booleans(), max_size=200))
+def test_bits_come_back(bits):
+    assert unpack(pack(bits), len(bits)) == bits
+
+
+@pytest.mark.parametrize(("text", "count"), [("ff", 9), ("ff", 4), ("g", 4), ("", 1)])
+def test_bits_of_other_samples(text, count):
+    with pytest.raises(ValueError):
+        unpack(text, count)
+
+
+@given(st.integers(1, 500))
+def test_blocks_hold_each_sample_once(count):
+    blocks = blocks_of(count)
+    assert [index for block in blocks for index in block] == list(range(count))
+    sizes = {len(block) for block in blocks}
+    assert len(blocks) == min(count, 32) and max(sizes) - min(sizes) <= 1
+
+
+def test_scores_add_up_to_the_closeness():
+    generator = torch.Generator().manual_seed(0)
+    wanted = [tuple(torch.randn(1, 4, generator=generator) for _ in range(2)) for _ in range(50)]
+    found = [tuple(value + 0.3 * torch.randn(1, 4, generator=generator) for value in own) for own in wanted]
+    labels = [own[0].argmax().item() for own in wanted]
+    scores, whole = sample_scores(found, wanted, labels), closeness(found, wanted)
+    assert 10 * math.log10(sum(scores.signal) / sum(scores.noise)) == pytest.approx(whole.sqnr_db, abs=1e-4)
+    assert sum(unpack(scores.same_top1, 50)) / 50 == whole.agreement
+    assert scores.correct == scores.same_top1  # the labels are float's top-1
+    first = closeness([(own[0],) for own in found], [(own[0],) for own in wanted])
+    assert scores.output_sqnr_db[0] == pytest.approx(first.sqnr_db)
+
+
+def test_outputs_that_are_no_numbers():
+    wanted = [(torch.ones(1, 3),)] * 2
+    broken = [(torch.full((1, 3), math.nan),), (torch.ones(1, 3),)]
+    scores = sample_scores(broken, wanted, None)
+    assert scores.noise[0] is None and scores.noise[1] == 0 and scores.output_sqnr_db == (-100.0,)
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "p_value"),
+    [
+        (0, 0, 1.0),
+        (1, 0, 0.5),
+        (5, 0, 1 / 32),
+        (7, 1, 9 / 256),  # (8 + 1) / 2^8
+        (3, 3, 42 / 64),
+    ],
+)
+def test_mcnemar_is_the_binomial_tail(lost, won, p_value):
+    before = [True] * lost + [False] * won + [True] * 10 + [False] * 3
+    now = [False] * lost + [True] * won + [True] * 10 + [False] * 3
+    found = mcnemar(before, now)
+    assert (found.lost, found.won) == (lost, won)
+    assert found.p_value == pytest.approx(p_value)
+
+
+def test_mcnemar_rarely_takes_noise_for_a_loss():
+    source = random.Random(0)
+    alarms = 0
+    for _ in range(2000):
+        before = [source.random() < 0.9 for _ in range(100)]
+        now = [value if source.random() > 0.1 else source.random() < 0.9 for value in before]
+        alarms += mcnemar(before, now).p_value < 0.05
+    assert alarms / 2000 < 0.05
+
+
+def _scores(noise) -> SampleScores:
+    return SampleScores(
+        correct=None, same_top1=None, signal=(1.0,) * len(noise), noise=tuple(noise), output_sqnr_db=(20.0,)
+    )
+
+
+def test_bootstrap_finds_a_drop_of_all_blocks():
+    noise = np.random.default_rng(0).uniform(0.005, 0.02, 32)
+    found = bootstrap_sqnr_drop(_scores(noise), _scores(noise * 2), significance=0.01)
+    assert found.drop_db == pytest.approx(10 * math.log10(2)) and found.low_db == pytest.approx(found.drop_db)
+
+
+def test_bootstrap_takes_one_bad_block_for_chance():
+    noise = np.full(32, 0.01)
+    worse = noise.copy()
+    worse[7] = 0.3
+    found = bootstrap_sqnr_drop(_scores(noise), _scores(worse), significance=0.01)
+    assert found.drop_db > 2 and found.low_db <= 0
+
+
+@pytest.mark.parametrize("bad", [None, 1e9])
+def test_bootstrap_of_broken_outputs(bad):
+    found = bootstrap_sqnr_drop(_scores([0.01] * 8), _scores([bad] * 8), significance=0.01)
+    assert found.drop_db > 50 and found.low_db > 50
+
+
+def test_bootstrap_of_outputs_without_error():
+    exact = _scores([0.0] * 8)
+    assert bootstrap_sqnr_drop(exact, exact, significance=0.01).drop_db == 0
+
+
+def test_sketch_tells_how_far_outputs_are_apart():
+    generator = np.random.default_rng(0)
+    outputs = [[generator.standard_normal((1, 1000))] for _ in range(8)]
+    for level_db in (10, 30, 60):
+        off = [[own[0] + 10 ** (-level_db / 20) * generator.standard_normal((1, 1000))] for own in outputs]
+        assert sketched_sqnr_db(sketch(off), sketch(outputs)) == pytest.approx(level_db, abs=1.5)
+    assert sketched_sqnr_db(sketch(outputs), sketch(outputs)) == math.inf
+
+
+def test_sketch_never_changes():
+    """Baselines are kept for years: these are the first projections of the first one."""
+    assert sketch([[np.arange(6.0).reshape(2, 3)]])[:4] == (9.0, 5.0, -13.0, 1.0)
+
+
+def test_sketches_of_other_outputs():
+    small, large = sketch([[np.ones((1, 3))]]), sketch([[np.ones((1, 3))], [np.ones((1, 3))]])
+    with pytest.raises(ValueError, match="sketch of 16 numbers is not one of 32"):
+        sketched_sqnr_db(small, large)
