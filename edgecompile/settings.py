@@ -243,18 +243,18 @@ def _read_config(path: Path) -> Options:
     options = parse(Options, data, InvalidConfigError, lambda key: path)
     return replace(
         options,
-        calibration=_beside(path, options.calibration),
-        evaluation=_beside(path, options.evaluation),
-        output=_beside(path, options.output),
+        calibration=beside(path, options.calibration),
+        evaluation=beside(path, options.evaluation),
+        output=beside(path, options.output),
     )
 
 
-def _beside(config: Path, text: str | None) -> str | None:
-    """Return a relative path of the config file as seen from here; a module's name is left alone."""
+def beside(file: Path, text: str | None) -> str | None:
+    """Return a path, or `file.py:function`, relative to a file as seen from here; modules are left alone."""
     source, colon, _ = (text or "").rpartition(":")
     if text is None or (colon and not source.endswith(".py")):
         return text
-    return str(config.parent / text)
+    return str(file.parent / text)
 
 
 def _check(settings: BuildSettings, problems: Problems) -> None:

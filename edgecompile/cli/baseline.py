@@ -37,7 +37,10 @@ def command(
     no_memory: bool,
     overrides: tuple[tuple[str, Any], ...],
 ) -> None:
-    """Write a small JSON file of what BUNDLE is, to be reviewed and kept beside the sources."""
+    """Write a small JSON file of what BUNDLE is, to be reviewed and kept beside the sources.
+
+    Where the file is there already, its tolerances stay.
+    """
     if no_instructions and (device or cpu):
         raise UsageError("--device and --cpu choose the core that instructions are counted on")
     from edgecompile.cli.show_progress import shown_progress
@@ -52,6 +55,7 @@ def command(
             bundle,
             core=None if no_instructions else core,
             memory=not no_memory,
+            earlier=output,
             overrides=dict(overrides),
             progress=progress,
         )

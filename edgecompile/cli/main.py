@@ -34,6 +34,7 @@ COMMANDS = (
     "inspect",
     "baseline",
     "check",
+    "compare",
     "targets",
     "devices",
     "passes",

@@ -78,7 +78,8 @@ def make_baseline(
     *,
     core: EmulatedCore | None,
     memory: bool,
-    overrides: Mapping[str, Any],
+    earlier: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Baseline, tuple[str, ...]]:
     """Return the baseline of a bundle, and what of it could not be measured.
@@ -87,13 +88,15 @@ def make_baseline(
         path: The bundle.
         core: On which instructions are counted; not at all if None.
         memory: Whether memory is measured, on this host.
-        overrides: Tolerances in place of the defaults.
+        earlier: The baseline that this one is to replace, if there is one: its tolerances stay.
+        overrides: Tolerances in place of the earlier ones.
         progress: Is told of each step.
 
     Raises:
-        EdgecompileError: The bundle is damaged; a tool is missing; an artifact fails.
+        EdgecompileError: The earlier baseline or the bundle is damaged; a tool is missing; an artifact fails.
     """
-    allowed = tolerances(Tolerances(), overrides, "--tolerance")
+    known = read_baseline(earlier).tolerances if earlier and earlier.exists() else Tolerances()
+    allowed = tolerances(known, overrides or {}, "--tolerance")
     build, notes = _measured(load_bundle(path), core, memory=memory, progress=progress or QuietProgress())
     return baseline_of(build, allowed), notes
 

@@ -24,7 +24,7 @@ def good(build) -> Path:
 
 @pytest.fixture(scope="module")
 def baseline(good, tmp_path_factory) -> Path:
-    made, _ = make_baseline(good, core=None, memory=False, overrides={})
+    made, _ = make_baseline(good, core=None, memory=False)
     path = tmp_path_factory.mktemp("baseline") / "shapes.json"
     write_baseline(path, made)
     return path
