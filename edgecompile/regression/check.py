@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecompile.artifact import Bundle, load_bundle
-from edgecompile.errors import BaselineMismatchError, UsageError, did_you_mean
+from edgecompile.errors import BaselineMismatchError, EdgecompileError, UsageError, did_you_mean
 from edgecompile.progress import Progress, QuietProgress
 from edgecompile.regression import gates, layer_gates
 from edgecompile.regression.baseline import Baseline, baseline_of, check_comparable, read_baseline
@@ -18,13 +18,14 @@ from edgecompile.regression.gates import Builds, Gate, GateRow
 from edgecompile.regression.read_facts import read_facts
 from edgecompile.regression.tolerances import Tolerances, tolerances
 
+LATENCY, IDENTICAL = "latency", "identical"
 GATES: Mapping[str, Gate] = {
     "artifacts": gates.artifacts,
     "float-model": gates.float_model,
     "accuracy": gates.accuracy,
     "agreement": gates.agreement,
     "sqnr": gates.sqnr,
-    "identical": gates.identical,
+    IDENTICAL: gates.identical,
     "input-range": gates.input_range,
     "layers": layer_gates.layers,
     "layer-sqnr": layer_gates.layer_sqnr,
@@ -36,7 +37,6 @@ GATES: Mapping[str, Gate] = {
     "load-instructions": gates.load_instructions,
     "memory": gates.memory,
 }
-LATENCY = "latency"
 ALL_GATES = (*GATES, LATENCY)
 _COUNTED = ("instructions", "load-instructions")
 
@@ -93,12 +93,23 @@ def make_baseline(
         progress: Is told of each step.
 
     Raises:
-        EdgecompileError: The earlier baseline or the bundle is damaged; a tool is missing; an artifact fails.
+        EdgecompileError: The bundle is damaged; a tool is missing; an artifact fails.
     """
-    known = read_baseline(earlier).tolerances if earlier and earlier.exists() else Tolerances()
+    known, notes = _earlier_tolerances(earlier)
     allowed = tolerances(known, overrides or {}, "--tolerance")
-    build, notes = _measured(load_bundle(path), core, memory=memory, progress=progress or QuietProgress())
-    return baseline_of(build, allowed), notes
+    build, found = _measured(load_bundle(path), core, memory=memory, progress=progress or QuietProgress())
+    return baseline_of(build, allowed), (*notes, *found)
+
+
+def _earlier_tolerances(path: Path | None) -> tuple[Tolerances, tuple[str, ...]]:
+    if path is None or not path.exists():
+        return Tolerances(), ()
+    try:
+        return read_baseline(path).tolerances, ()
+    except EdgecompileError as error:  # a baseline of another version is replaced just because of that
+        return Tolerances(), (
+            f"tolerances of the earlier baseline are lost: {error.message.splitlines()[0]}",
+        )
 
 
 def check(
@@ -139,6 +150,8 @@ def check(
     build = read_facts(bundle)
     check_comparable(baseline, build, baseline_file)
     kept = baseline.build
+    if kept.host != build.host and IDENTICAL not in skip:
+        skip = (*skip, IDENTICAL)  # kernels differ in the last bits from CPU to CPU
     counted = any(name not in skip for name in _COUNTED)
     with_memory = any(item.memory_bytes is not None for item in kept.artifacts.values())
     build, notes = _measured(
@@ -217,6 +230,8 @@ def _latency(path: Path, against: Path, builds: Builds, progress: Progress) -> l
 
 def _notes(kept: BuildFacts, build: BuildFacts) -> list[str]:
     notes = []
+    if kept.host != build.host:
+        notes.append(f"the baseline was measured on another CPU ({kept.host}), this build on {build.host}")
     if kept.calibration_sha256 != build.calibration_sha256:
         notes.append("the calibration data is another than the baseline's")
     if kept.core is None:

@@ -106,6 +106,7 @@ class BuildFacts:
     """One bundle.
 
     Attributes:
+        host: The CPU that the engines ran on.
         samples: How many samples the scores are of.
         data_sha256: Of these samples and their labels.
         calibration_sha256: Of what the ranges are from; None where nothing calibrated.
@@ -124,6 +125,7 @@ class BuildFacts:
     precision: Precision
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
+    host: str
     samples: Annotated[int, Field(ge=1)]
     data_sha256: str
     calibration_sha256: str | None

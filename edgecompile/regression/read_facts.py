@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, with_config
@@ -87,6 +90,7 @@ def read_facts(bundle: Bundle) -> BuildFacts:
         precision=manifest.precision,
         inputs=tuple(map(_tensor, manifest.inputs)),
         outputs=tuple(map(_tensor, manifest.outputs)),
+        host=_host(),
         samples=report.samples,
         data_sha256=report.data_sha256,
         calibration_sha256=report.calibration_sha256,
@@ -148,6 +152,14 @@ def _artifact(
 
 def _tensor(entry: TensorEntry) -> TensorFacts:
     return TensorFacts(name=entry.name, shape=entry.shape, dtype=entry.dtype)
+
+
+def _host() -> str:
+    try:
+        names = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        names = []
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _hundredths(value: float | None) -> float | None:

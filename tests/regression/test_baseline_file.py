@@ -134,6 +134,17 @@ def test_unknown_gate_or_tolerance(bundle, baseline, capsys, option):
     assert "error[usage]" in capsys.readouterr().err
 
 
+def test_baseline_of_another_cpu(bundle, edited, capsys):
+    """Kernels differ in the last bits; all else must hold."""
+    path = edited("build/artifacts/pte/identical", 0.0)
+    document = json.loads(path.read_text())
+    document["build"]["host"] = "Some Other CPU"
+    path.write_text(json.dumps(document))
+    assert check(bundle, path, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["skipped"] == ["identical"] and any("Some Other CPU" in note for note in found["notes"])
+
+
 def test_labels_that_the_build_has_not(build, baseline, capsys):
     """Without labels the data is another: its hash says so before any number is compared."""
     assert check(build(evaluation=None, format=("pte",)), baseline) == 2
@@ -159,13 +170,18 @@ def test_tolerances_of_the_file_hold(bundle, edited, capsys):
     capsys.readouterr()
 
 
-def test_tolerances_are_written(bundle, tmp_path):
+def test_tolerances_are_written(bundle, tmp_path, capsys):
     path = tmp_path / "own.json"
     options = ["--no-instructions", "--no-memory", "--tolerance", "sqnr_drop_db=0.3"]
     assert main(["baseline", str(bundle), "-o", str(path), *options]) == 0
     assert json.loads(path.read_text())["tolerances"] == {"sqnr_drop_db": 0.3}
     assert main(["baseline", str(bundle), "-o", str(path), "--no-instructions", "--no-memory"]) == 0
     assert read_baseline(path).tolerances.sqnr_drop_db == 0.3  # of the file that was replaced
+    path.write_text('{"schema_version": 0}')
+    capsys.readouterr()
+    assert main(["baseline", str(bundle), "-o", str(path), "--no-instructions", "--no-memory"]) == 0
+    assert "tolerances of the earlier baseline are lost" in capsys.readouterr().out
+    assert read_baseline(path).tolerances.changed() == {}
 
 
 def test_other_forms(bundle, edited, tmp_path, capsys):
