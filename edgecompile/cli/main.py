@@ -27,7 +27,10 @@ from edgecompile.errors import (
 
 _AGAIN_SECONDS = 0.005
 
-COMMANDS = ("build", "validate", "bench", "inspect", "targets", "devices", "passes", "cache", "doctor")
+COMMANDS = (
+    *("build", "validate", "bench", "inspect", "report"),
+    *("targets", "devices", "passes", "cache", "doctor"),
+)
 
 
 class LazyGroup(click.Group):
