@@ -172,7 +172,7 @@ def _bars(
         # The longest value stands at its bar's end, in the figure.
         axes.set_xlim(0, longest * (1.45 if canvas.is_narrow else 1.18))
         axes.set_yticks(
-            range(len(bars)), [shortened(bar.label, 15 if canvas.is_narrow else 34) for bar in bars]
+            range(len(bars)), [shortened(bar.label, 15 if canvas.is_narrow else 44) for bar in bars]
         )
         axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9.5 if canvas.is_narrow else 10.5)
         axes.xaxis.set_visible(False)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from edgecompile.pruning.pruning_report import MEASURE_NAMES
 from edgecompile.report_page.bar_plots import (
     pruning_figure,
     sensitivity_figure,
@@ -46,6 +47,7 @@ def bundle_context(facts: BundleFacts) -> dict[str, Any]:
         "operator_times": operator_times,
         "most_operators": MOST_OPERATORS,
         "fall_text": fall[:1].upper() + fall[1:],
+        "measure": "" if report.pruning is None else MEASURE_NAMES[report.pruning.measure],
         "missing": tuple(_missing(facts)),
         "contents": tuple(_contents(facts, figures)),
     }

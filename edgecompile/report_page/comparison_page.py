@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecompile.report_page import shown
-from edgecompile.report_page.before_after import costs, rows
+from edgecompile.report_page.before_after import costs, measures
 from edgecompile.report_page.bundle_facts import BundleFacts
 from edgecompile.report_page.shown_table import Cell, Row, ShownTable, row
 from edgecompile.report_page.trial_plots import Placed, compared_figure, compared_layers_figure
@@ -26,11 +26,12 @@ def comparison_context(bundles: Sequence[BundleFacts]) -> dict[str, Any]:
             [
                 Placed(
                     series=facts.letter,
-                    label=f".{item.format}",
+                    format=item.format,
                     size_bytes=item.size_bytes,
                     sqnr_db=found.against_float.sqnr_db,
                 )
                 for facts in bundles
+                if facts.report.precision != "fp32"  # its error is no quantization's, and off the scale
                 for item in facts.artifacts
                 if (found := facts.quality(item)) is not None and found.against_float is not None
             ]
@@ -72,6 +73,7 @@ def _program(bundles: Sequence[BundleFacts]) -> ShownTable:
         *each("quantized layers", lambda facts: str(_quantized(facts))),
         *each("layers kept in float", _kept),
         *each("MACs pruned", _pruned),
+        *each("SQNR in float to the model as given", _recovered),
         *each("lowest SQNR of a layer", _lowest),
         *each("quality falls first at", lambda facts: facts.report.layers.first_fall or shown.NONE),
         *each("findings", lambda facts: str(len(facts.report.findings))),
@@ -86,19 +88,19 @@ def _program(bundles: Sequence[BundleFacts]) -> ShownTable:
 
 def _format_table(bundles: Sequence[BundleFacts], name: str) -> ShownTable:
     """Return the artifacts of one format, side by side."""
-    measures: dict[str, dict[str, Cell]] = {}
+    found: dict[str, dict[str, Cell]] = {}
     for facts in bundles:
-        for found in rows(facts, with_float=False):
-            for item, cell in zip(facts.artifacts, found.cells, strict=True):
+        for measure in measures(facts):
+            for item, cell in zip(facts.artifacts, measure.cells, strict=True):
                 if item.format == name:
-                    measures.setdefault(found.name, {})[facts.letter] = cell
-    found_rows = [
+                    found.setdefault(measure.name, {})[facts.letter] = cell
+    rows = [
         built
-        for title, cells in measures.items()
+        for title, cells in found.items()
         for built in row(title, [cells.get(facts.letter, Cell()) for facts in bundles])
     ]
     heads = ("", *(facts.letter for facts in bundles))
-    return ShownTable(caption=f"The .{name} of each bundle.", heads=heads, rows=tuple(found_rows))
+    return ShownTable(caption=f"The .{name} of each bundle.", heads=heads, rows=tuple(rows))
 
 
 def _settings(bundles: Sequence[BundleFacts], *, same: bool) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -131,6 +133,12 @@ def _pruned(facts: BundleFacts) -> str:
     if pruning is None or not pruning.before.macs:
         return shown.NONE
     return shown.percent(1 - pruning.after.macs / pruning.before.macs, 1)
+
+
+def _recovered(facts: BundleFacts) -> str:
+    """Say how good the program is, in float, that was pruned or got zeros."""
+    change = facts.report.pruning or facts.report.sparsity
+    return shown.decibels(change.recovery[-1].sqnr_db) if change and change.recovery else shown.NONE
 
 
 def _lowest(facts: BundleFacts) -> str:

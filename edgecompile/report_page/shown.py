@@ -49,7 +49,7 @@ def decibels(sqnr_db: float | None) -> str:
 def milliseconds(number: float | None) -> str:
     """Return a time with about three digits."""
     return (
-        NONE if number is None else f"{number:.3g}{_SPACE}ms" if number < 100 else f"{number:.0f}{_SPACE}ms"
+        NONE if number is None else f"{number:#.3g}{_SPACE}ms" if number < 100 else f"{number:.0f}{_SPACE}ms"
     )
 
 

@@ -20,6 +20,9 @@ class Cell:
     beside: str = ""
 
 
+UNKNOWN = Cell()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One measure, and its number in each column."""

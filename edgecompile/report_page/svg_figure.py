@@ -177,6 +177,9 @@ def _for_page(svg: str, name: str, texts: tuple[str, str], tips: Mapping[str, st
 
 def _clean(element: ElementTree.Element, name: str, tips: Mapping[str, str]) -> None:
     attributes = element.attrib
+    if element.tag != f"{{{_SVG}}}text" and not (element.text or "").strip():
+        element.text = None
+    element.tail = None  # lines and indents
     tip = tips.get(attributes.get("id", ""))
     if tip is not None:
         del attributes["id"]
@@ -199,21 +202,19 @@ def _clean(element: ElementTree.Element, name: str, tips: Mapping[str, str]) -> 
     for place in ("x", "y", "width", "height", "transform"):
         if place in attributes and element.tag != f"{{{_SVG}}}svg":
             attributes[place] = _rounded(attributes[place])
+    if attributes.get("transform", "").startswith("rotate(-0 "):
+        del attributes["transform"]
     if "style" in attributes:
         attributes["style"] = _page_style(attributes["style"])
 
 
 def _page_style(style: str) -> str:
-    # The page's own font at the figure's size and weight.
-    style = re.sub(r"font: (?:(bold|\d+) )?([\d.]+)px [^;]*", _font, style)
+    # The page's own font at the figure's size.
+    style = re.sub(r"font: ([\d.]+px) [^;]*", r"font-size: \1", style)
+    style = re.sub(r"font-family: [^;]*;? ?", "", style)
     for colour, variable in _VARIABLES.items():
         style = style.replace(colour, f"var({variable})")
     return style
-
-
-def _font(found: re.Match[str]) -> str:
-    weight = f"; font-weight: {found[1]}" if found[1] else ""
-    return f"font-size: {found[2]}px{weight}"
 
 
 def _rounded(text: str) -> str:

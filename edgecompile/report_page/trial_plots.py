@@ -37,7 +37,7 @@ class Placed:
     """
 
     series: str
-    label: str
+    format: str
     size_bytes: int
     sqnr_db: float | None
 
@@ -118,32 +118,45 @@ def compared_figure(placed: Sequence[Placed]) -> PageFigure | None:
     if not rows:
         return None
     series = list(dict.fromkeys(row.series for row in rows))
+    formats = list(dict.fromkeys(row.format for row in rows))
 
     def draw(figure: Figure, canvas: Canvas) -> None:
         axes = figure.subplots()
-        for number, name in enumerate(series):
-            own = [row for row in rows if row.series == name]
-            colour = (FIRST, SECOND, THIRD, BAD)[number % 4]
-            sizes = [row.size_bytes / 1e6 for row in own]
-            values = [row.sqnr_db or 0.0 for row in own]
-            axes.plot(sizes, values, _MARKERS[number % len(_MARKERS)], color=colour, markersize=8, label=name)
-            for row, *place in () if canvas.is_narrow else zip(own, sizes, values, strict=True):
-                axes.annotate(shortened(row.label, 24), (place[0], place[1]), xytext=(8, 0), va="center",
-                              textcoords="offset points", fontsize=9.5, color=MUTED)  # fmt: skip
+        for row in rows:
+            marker, colour = _MARKERS[formats.index(row.format) % len(_MARKERS)], _colour(series, row)
+            size, quality = row.size_bytes / 1e6, row.sqnr_db or 0.0
+            (point,) = axes.plot(size, quality, marker, color=colour, markersize=8)
+            if not canvas.is_narrow:
+                point.set_gid(canvas.tip(f"{row.series} .{row.format}: {size:.2f} MB, {quality:.2f} dB"))
+        for name in series:
+            first = next(row for row in rows if row.series == name)
+            axes.plot([], [], "s", color=_colour(series, first), markersize=9, label=name)
+        for number, name in enumerate(formats):
+            axes.plot([], [], _MARKERS[number % len(_MARKERS)], color=MUTED, markersize=8, label=f".{name}")
         axes.set_xlabel("size in MB")
         axes.set_ylabel("SQNR in dB")
-        axes.margins(0.12, 0.15)
+        axes.margins(0.1, 0.15)
         axes.grid()
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=8)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=4 if canvas.is_narrow else 12)
 
     smallest = min(rows, key=lambda row: row.size_bytes)
     said = f"{len(rows)} artifacts of {len(series)} bundles; "
-    said += f"the smallest is {smallest.label} of {smallest.series}."
+    said += f"the smallest is the .{smallest.format} of {smallest.series}."
     return page_figure("figure-compared", "Size against SQNR", said, lambda _: 320, draw)
 
 
+def _colour(series: Sequence[str], row: Placed) -> str:
+    return (FIRST, SECOND, THIRD, BAD)[series.index(row.series) % 4]
+
+
 def compared_layers_figure(reports: Sequence[tuple[str, LayerReport]]) -> PageFigure | None:
-    """Return the SQNR end to end of the layers that all bundles have, one line a bundle."""
+    """Return the SQNR end to end of the layers that all bundles have, one line a bundle.
+
+    Bundles of which no layer was measured, as those in FP32, are left out.
+    """
+    reports = [(series, report) for series, report in reports if report.rows]
+    if len(reports) < 2:
+        return None
     known = [{row.name for row in report.rows if row.sqnr_db is not None} for _, report in reports]
     names = [row.name for row in reports[0][1].rows if all(row.name in own for own in known)]
     if len(names) < 2:
@@ -162,5 +175,5 @@ def compared_layers_figure(reports: Sequence[tuple[str, LayerReport]]) -> PageFi
         axes.grid(axis="y")
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=8)
 
-    said = f"{len(names)} layers that all {len(reports)} bundles have."
+    said = f"{len(names)} layers that {len(reports)} bundles have."
     return page_figure("figure-sqnr", "SQNR of each layer, end to end", said, lambda _: 300, draw)
