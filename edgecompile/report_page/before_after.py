@@ -41,7 +41,7 @@ class Measure:
 def before_after(facts: BundleFacts) -> ShownTable:
     """Return the float model and every artifact in all that is known of them."""
     changed = _changed(facts)
-    heads = ["", *(["model as given"] if changed else []), changed or "float model"]
+    heads = ["measure", *(["model as given"] if changed else []), changed or "float model"]
     measured = [
         found
         for item in measures(facts)
@@ -169,7 +169,7 @@ def key_numbers(facts: BundleFacts) -> list[KeyNumber]:
     for counts in facts.measured.counts[:1]:
         own = facts.counted(counts, first)
         if own is not None:
-            note = _to_fp32(own[1]) or counts.connection
+            note = f"on {counts.connection}" + (f", {_to_fp32(own[1])}" if own[1] is not None else "")
             figure = shown.count(own[0].instructions.per_inference)
             found.append(KeyNumber(name="instructions", figure=figure, note=note))
     for times in facts.measured.times[:1]:

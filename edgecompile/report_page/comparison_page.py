@@ -80,7 +80,7 @@ def _program(bundles: Sequence[BundleFacts]) -> ShownTable:
         *each("declined", lambda facts: str(len(facts.report.why_not))),
         *each("thresholds missed", lambda facts: str(len(facts.missed))),
     ]
-    heads = ("", *(facts.letter for facts in bundles))
+    heads = ("measure", *(facts.letter for facts in bundles))
     return ShownTable(
         caption="The programs that the artifacts are lowered from.", heads=heads, rows=tuple(found)
     )
@@ -99,7 +99,7 @@ def _format_table(bundles: Sequence[BundleFacts], name: str) -> ShownTable:
         for title, cells in found.items()
         for built in row(title, [cells.get(facts.letter, Cell()) for facts in bundles])
     ]
-    heads = ("", *(facts.letter for facts in bundles))
+    heads = ("measure", *(facts.letter for facts in bundles))
     return ShownTable(caption=f"The .{name} of each bundle.", heads=heads, rows=tuple(rows))
 
 

@@ -79,6 +79,14 @@ def test_every_module_ships(installed: Installed) -> None:
         assert module.relative_to(ROOT).as_posix() in files
 
 
+def test_the_templates_of_the_report_ship(installed: Installed) -> None:
+    files = ZipFile(installed.wheel).namelist()
+    templates = [*(ROOT / "edgecompile/report_page/templates").iterdir()]
+    assert {path.suffix for path in templates} == {".css", ".j2"}
+    for path in templates:
+        assert path.relative_to(ROOT).as_posix() in files
+
+
 def test_the_command_line_works(installed: Installed) -> None:
     assert "build" in installed.run("edgecompile", "--help")
     assert "android-arm64" in installed.run("edgecompile", "targets")
