@@ -166,6 +166,7 @@ def changed_report(folder, change):
         (lambda report: report["costs"]["rows"][1].update(weight_bytes=-1), "costs.rows[1].weight_bytes"),
         (lambda report: report["mixed_precision"]["trials"][0].update(sqnr_db=float("inf")), "trials[0]"),
         (lambda report: report["pruning"]["groups"][2].pop("left"), "left"),
+        (lambda report: report["sensitivity"]["rows"][0].update(alone_sqnr_db=-1e308), "alone_sqnr_db"),
     ],
 )
 def test_a_damaged_report(report, tmp_path, change, said):
