@@ -10,6 +10,7 @@ from edgecompile.report_page.before_after import costs, measures
 from edgecompile.report_page.bundle_facts import BundleFacts
 from edgecompile.report_page.shown_table import Cell, Row, ShownTable, row
 from edgecompile.report_page.trial_plots import Placed, compared_figure, compared_layers_figure
+from edgecompile.setting import show_value
 
 
 def comparison_context(bundles: Sequence[BundleFacts]) -> dict[str, Any]:
@@ -114,7 +115,7 @@ def _settings(bundles: Sequence[BundleFacts], *, same: bool) -> list[tuple[str, 
         ]
         alike = all(item is not None and own[0] is not None and item[0] == own[0][0] for item in own)
         if alike == same:
-            cells = [(shown.NONE, "") if item is None else (shown.setting(item[0]), item[1]) for item in own]
+            cells = [(shown.NONE, "") if item is None else (show_value(item[0]), item[1]) for item in own]
             found.append((name, cells))
     return found
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from edgecompile.cli.output import show_value
 from edgecompile.decibels import sqnr_text
+from edgecompile.setting import show_value
 
 NONE = "\N{EN DASH}"
 _SPACE = "\N{NO-BREAK SPACE}"
@@ -58,11 +58,6 @@ def number(value: float | None) -> str:
     return NONE if value is None else f"{value:.4g}"
 
 
-def setting(value: Any) -> str:
-    """Return a setting's value as `--plan` shows it."""
-    return show_value(value)
-
-
 FILTERS: dict[str, Callable[..., Any]] = {
     "size": size,
     "si": count,
@@ -71,5 +66,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "milliseconds": milliseconds,
     "number": number,
     "sqnr": sqnr_text,
-    "setting": setting,
+    "setting": show_value,
 }

@@ -184,7 +184,7 @@ def _clean(element: ElementTree.Element, name: str, tips: Mapping[str, str]) -> 
     if tip is not None:
         del attributes["id"]
         title = ElementTree.Element(f"{{{_SVG}}}title")
-        title.text = printable(tip)
+        title.text = "\n".join(map(printable, tip.split("\n")))
         element.insert(0, title)
         attributes["class"] = "mark"
     elif "id" in attributes:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,17 @@ def test_the_keyboard_reaches_what_scrolls_after_a_link_past_the_contents(browse
         " document.getElementById(item.getAttribute('aria-labelledby')).textContent.trim() != ''])"
     )
     assert all(row == [0, "region", True] for row in names)
+
+
+def test_the_pointer_finds_the_numbers_of_a_layer(browser, page):
+    open_page(browser, page)
+    found = browser.execute_script(
+        "const figure = document.querySelector('#figure-sqnr'); figure.scrollIntoView({behavior: 'instant'});"
+        "const box = figure.querySelector('svg').getBoundingClientRect();"
+        "const hit = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);"
+        "return hit.closest('.mark').querySelector('title').textContent"
+    )
+    assert re.fullmatch(r"\d+  conv2d_\d+  net.py:7\nalone \d+\.\d dB, end to end \d+\.\d dB", found)
 
 
 def test_headings_are_in_order_and_every_link_leads_somewhere(browser, page):
