@@ -21,6 +21,7 @@ from edgecompile.settings import BuildSettings
 from edgecompile.stage_cache import Result, ResultChangedError, StageCache
 from edgecompile.stages.bundle_files import Analysis, BundleFiles, bundle_files
 from edgecompile.stages.captured import captured_program, input_specs_of
+from edgecompile.stages.costs import layer_costs
 from edgecompile.stages.emitted import Lowering
 from edgecompile.stages.findings import Findings, findings, note_findings
 from edgecompile.stages.in_float import float_program
@@ -171,6 +172,7 @@ def _target_program(
     )
     analysis = Analysis(
         layers=layer_quality(cache, program=program, in_float=in_float, data=evaluation, target=target),
+        costs=layer_costs(cache, program),
         sensitivity=sensitivity(cache, program=program, in_float=in_float, data=evaluation, target=target)
         if settings.sensitivity
         else None,

@@ -296,6 +296,18 @@ class EvaluationDataChangedError(EdgecompileError):
     code = "evaluation-data-changed"
 
 
+class InvalidMeasurementError(EdgecompileError):
+    """A file of `report --measured` cannot be read, or does not follow the schema of `--json`."""
+
+    code = "invalid-measurement"
+
+
+class MeasurementMismatchError(EdgecompileError):
+    """A file of `report --measured` measured none of the bundle's artifacts."""
+
+    code = "measurement-mismatch"
+
+
 class UnknownCpuError(UnknownNameError):
     """A CPU model that the emulator cannot emulate."""
 

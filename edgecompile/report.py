@@ -18,6 +18,7 @@ from edgecompile.compare import Closeness
 from edgecompile.evaluate import Quality
 from edgecompile.finding import Finding
 from edgecompile.input_range import InputRange
+from edgecompile.layer_costs import CostReport
 from edgecompile.layer_quality import LayerReport
 from edgecompile.mixed_precision_text import mixed_precision_text
 from edgecompile.program import Declined, QuantizedProgram
@@ -37,6 +38,7 @@ class Report:
         artifacts: What was emitted.
         declined: What each format runs slower than it could, and why.
         layers: How good each layer is.
+        costs: What each layer costs.
         sensitivity: What the rounding of each layer costs; None where that was not measured.
         mixed_precision: What stays in float so that a budget holds; None where there is none.
         pruning: What was removed; None where nothing is.
@@ -55,6 +57,7 @@ class Report:
     declined: dict[str, tuple[Declined, ...]]
     quality: tuple[Quality, ...]
     layers: LayerReport
+    costs: CostReport
     sensitivity: SensitivityReport | None
     mixed_precision: MixedPrecision | None
     pruning: PruningReport | None
@@ -130,6 +133,7 @@ class Report:
                 row.name: dataclasses.asdict(row.scores) for row in self.quality if row.scores is not None
             },
             "layers": self.layers.to_dict(),
+            "costs": self.costs.to_dict(),
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_dict(),
             "mixed_precision": None if self.mixed_precision is None else self.mixed_precision.to_dict(),
             "pruning": None if self.pruning is None else self.pruning.to_dict(),

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, with_config
 
-from edgecompile.decibels import stored_sqnr_db
+from edgecompile.decibels import LOWEST_SQNR_DB, stored_sqnr_db
 from edgecompile.errors import InvalidReportError
 from edgecompile.strict_toml import STRICT, parse
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Decibels = Annotated[float, Field(ge=LOWEST_SQNR_DB)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +80,10 @@ class PartSensitivity(PartName):
         without_accuracy: Top-1 of `without_sqnr_db`.
     """
 
-    alone_sqnr_db: float | None
+    alone_sqnr_db: Decibels | None
     has_weights: bool
-    weights_sqnr_db: float | None
-    without_sqnr_db: float | None
+    weights_sqnr_db: Decibels | None
+    without_sqnr_db: Decibels | None
     alone_accuracy: Share | None
     without_accuracy: Share | None
 
@@ -100,7 +101,7 @@ class SensitivityReport:
     """
 
     samples: int
-    sqnr_db: float | None
+    sqnr_db: Decibels | None
     float_accuracy: Share | None
     accuracy: Share | None
     rows: tuple[PartSensitivity, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 Value = str | bool | int | float | tuple[str, ...] | Mapping[str, float] | None
 
@@ -21,3 +22,14 @@ class Setting:
     name: str
     value: Value
     origin: str
+
+
+def show_value(value: Any) -> str:
+    """Return a setting's value as a table shows it: "-" for nothing."""
+    if value is None or value in ("", ()):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        value = [f"{key}={item}" for key, item in value.items()]
+    return ", ".join(value) if isinstance(value, tuple | list) else str(value)

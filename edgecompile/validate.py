@@ -37,6 +37,7 @@ class Validation:
     """What validation found.
 
     Attributes:
+        artifacts: The SHA-256 of each artifact, by its format.
         quality: End to end, one row a program or artifact.
         layers: Layer by layer, for each artifact in Python, and for each native run that differs from it;
             empty where it was skipped or nothing is quantized.
@@ -45,6 +46,7 @@ class Validation:
 
     bundle: str
     samples: int
+    artifacts: dict[str, str]
     quality: tuple[Quality, ...]
     layers: dict[str, tuple[LayerResult, ...]]
     notes: tuple[str, ...] = ()
@@ -80,6 +82,7 @@ class Validation:
         return {
             "bundle": self.bundle,
             "samples": self.samples,
+            "artifacts": self.artifacts,
             "passed": self.passed,
             "notes": list(self.notes),
             "quality": [quality_dict(row) for row in self.quality],
@@ -190,7 +193,12 @@ def validate(
                 )
                 checks |= {run.name: found} if found else {}  # nothing may be quantized
     return Validation(
-        bundle=str(path), samples=len(samples), quality=quality, layers=checks, notes=tuple(notes)
+        bundle=str(path),
+        samples=len(samples),
+        artifacts={item.format: item.sha256 for item in bundle.artifacts},
+        quality=quality,
+        layers=checks,
+        notes=tuple(notes),
     )
 
 

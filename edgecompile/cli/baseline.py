@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgecompile.cli.options import KeyValue, core_options, traceback_option
+from edgecompile.cli.options import KeyValue, core_options, json_option, traceback_option
 from edgecompile.errors import UsageError
 
 
@@ -26,6 +26,7 @@ from edgecompile.errors import UsageError
 @click.option(
     "--tolerance", "overrides", type=KeyValue(), multiple=True, help="What a gate allows. Repeatable."
 )
+@json_option
 @traceback_option
 def command(
     *,
@@ -36,6 +37,7 @@ def command(
     no_instructions: bool,
     no_memory: bool,
     overrides: tuple[tuple[str, Any], ...],
+    as_json: bool,
 ) -> None:
     """Write a small JSON file of what BUNDLE is, to be reviewed and kept beside the sources.
 
@@ -43,6 +45,7 @@ def command(
     """
     if no_instructions and (device or cpu):
         raise UsageError("--device and --cpu choose the core that instructions are counted on")
+    from edgecompile.cli.output import print_json
     from edgecompile.cli.show_progress import shown_progress
     from edgecompile.connections.emulator import DEFAULT_CPU
     from edgecompile.regression.baseline import write_baseline
@@ -60,4 +63,7 @@ def command(
             progress=progress,
         )
     write_baseline(output, made)
+    if as_json:
+        print_json({"baseline": output, "notes": notes})
+        return
     click.echo("\n".join([f"wrote {output}: read it, and commit it", *(f"  {note}" for note in notes)]))

@@ -121,7 +121,8 @@ def _all_targets(said: dict[str, Any]) -> tuple[str, ...]:
 def _print_plan(settings: tuple[Any, ...], stages: list[tuple[str, bool]], as_json: bool) -> None:
     from dataclasses import asdict
 
-    from edgecompile.cli.output import print_json, print_table, show_value
+    from edgecompile.cli.output import print_json, print_table
+    from edgecompile.setting import show_value
 
     if as_json:
         reuse = [{"stage": stage, "reused": reused} for stage, reused in stages]

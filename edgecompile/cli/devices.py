@@ -88,7 +88,7 @@ def _print_device(device: Device) -> None:
 
 
 def _show_figure(figure: Setting) -> str:
-    from edgecompile.cli.output import show_value
+    from edgecompile.setting import show_value
 
     if figure.name.endswith((".implementer", ".part")):
         return f"{figure.value:#x}"

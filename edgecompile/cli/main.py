@@ -28,18 +28,9 @@ from edgecompile.errors import (
 _AGAIN_SECONDS = 0.005
 
 COMMANDS = (
-    "build",
-    "validate",
-    "bench",
-    "inspect",
-    "baseline",
-    "check",
-    "compare",
-    "targets",
-    "devices",
-    "passes",
-    "cache",
-    "doctor",
+    *("build", "validate", "bench", "inspect", "report"),
+    *("baseline", "check", "compare"),
+    *("targets", "devices", "passes", "cache", "doctor"),
 )
 
 

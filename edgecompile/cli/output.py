@@ -41,14 +41,3 @@ def terminal_width() -> int:
     from edgecompile.text_table import WIDTH
 
     return shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
-
-
-def show_value(value: Any) -> str:
-    """Return a setting's value as a table shows it."""
-    if value is None or value in ("", ()):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):
-        value = [f"{key}={item}" for key, item in value.items()]
-    return ", ".join(value) if isinstance(value, tuple | list) else str(value)

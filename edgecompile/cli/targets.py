@@ -45,7 +45,8 @@ def command(name: str | None, as_json: bool) -> None:
 
 
 def _print_target(target: Target) -> None:
-    from edgecompile.cli.output import print_table, show_value
+    from edgecompile.cli.output import print_table
+    from edgecompile.setting import show_value
     from edgecompile.target import target_settings
 
     click.echo(f"{target.name}: {target.description}\n")

@@ -21,7 +21,7 @@ aten = torch.ops.aten
 
 # A Cortex-A76 does 32 int8 MACs in a cycle for each of its two pipes that can, and moves some 4 bytes.
 _MACS_PER_BYTE = 16
-_PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.scaled_dot_product_attention.default)
+PRODUCTS = (aten.matmul.default, aten.bmm.default, aten.scaled_dot_product_attention.default)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,7 +86,7 @@ def _traffic(exported: ExportedProgram, groups: ChannelGroups) -> tuple[Term, ..
     """Return what layers read and write in INT8, in MACs that take as long."""
     constants, found = constants_of(exported), []
     for node in exported.graph.nodes:
-        if node.target not in LAYERS and node.target not in _PRODUCTS:
+        if node.target not in LAYERS and node.target not in PRODUCTS:
             continue
         for value in (node, *node.all_input_nodes):
             labels = groups.of_values.get(value)
@@ -103,16 +103,16 @@ def _macs(exported: ExportedProgram, groups: ChannelGroups) -> tuple[Term, ...]:
     for node in exported.graph.nodes:
         if node.target in LAYERS and isinstance(node.args[1], Node) and node.args[1].name in constants:
             weight = node.args[1]
-            base = float(constants[weight.name].numel()) * _positions(node)
+            base = float(constants[weight.name].numel()) * positions(node)
             found.append(Term(node=node, base=base, widths=_widths(weight, groups)))
-        elif node.target in _PRODUCTS:
+        elif node.target in PRODUCTS:
             labels = groups.of_values.get(node) or groups.of_values.get(operand(node))
             widths = () if labels is None else (labels.ids.reshape(-1),)
-            found.append(Term(node=node, base=_product_macs(node), widths=widths))
+            found.append(Term(node=node, base=product_macs(node), widths=widths))
     return tuple(found)
 
 
-def _positions(node: Node) -> int:
+def positions(node: Node) -> int:
     """Return how often a layer's weight is applied to one sample; a dynamic batch counts as one."""
     source = operand(node) if node.target in TRANSPOSED else node
     shape = shape_of(source)
@@ -120,7 +120,7 @@ def _positions(node: Node) -> int:
     return math.prod(size for size in axes if isinstance(size, int))
 
 
-def _product_macs(node: Node) -> float:
+def product_macs(node: Node) -> float:
     """Return the MACs of a product of two values, or of the two products of attention."""
     result = [size for size in shape_of(node) if isinstance(size, int)]
     left = shape_of(operand(node))

@@ -4,60 +4,17 @@ from __future__ import annotations
 
 import platform
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ConfigDict, with_config
 
 from edgecompile.artifact import REPORT, Artifact, Bundle, TensorEntry
 from edgecompile.errors import InvalidReportError
 from edgecompile.goldens import read_goldens
 from edgecompile.inspect_artifact import inspect
-from edgecompile.layer_quality import read_layer_report
 from edgecompile.readers.contents import ArtifactContents
 from edgecompile.regression.facts import ArtifactFacts, BuildFacts, InputFacts, LayerFacts, TensorFacts
 from edgecompile.regression.sketch import sketch
+from edgecompile.report_document import read_report
 from edgecompile.sample_scores import SampleScores
-from edgecompile.strict_toml import STRICT, parse
-
-_PART = ConfigDict(**STRICT | {"extra": "ignore"})
-
-
-@with_config(_PART)
-@dataclass(frozen=True, kw_only=True)
-class _QualityRow:
-    name: str
-    identical: float | None
-
-
-@with_config(_PART)
-@dataclass(frozen=True, kw_only=True)
-class _WhyNotRow:
-    stage: str
-
-
-@with_config(_PART)
-@dataclass(frozen=True, kw_only=True)
-class _InputRow:
-    name: str
-    low: float
-    high: float
-    outside: float
-
-
-@with_config(_PART)
-@dataclass(frozen=True, kw_only=True)
-class _Report:
-    """The part of report.json that a baseline is made from."""
-
-    samples: int
-    data_sha256: str
-    calibration_sha256: str | None
-    quality: tuple[_QualityRow, ...]
-    scores: dict[str, SampleScores]
-    why_not: tuple[_WhyNotRow, ...]
-    input_ranges: tuple[_InputRow, ...]
 
 
 def read_facts(bundle: Bundle) -> BuildFacts:
@@ -69,9 +26,14 @@ def read_facts(bundle: Bundle) -> BuildFacts:
         UnreadableArtifactError: An artifact is damaged.
     """
     bundle.verify()
-    document = bundle.report_dict()
-    report = _parsed(bundle, document)
-    layers = read_layer_report(document, bundle.path / REPORT)
+    where = str(bundle.path / REPORT)
+    report = read_report(bundle)
+    if report.scores is None or report.data_sha256 is None:
+        raise InvalidReportError(
+            "the report does not tell how good each sample is",
+            where=where,
+            hint="an earlier version of edgecompile wrote it: build the bundle again",
+        )
     _, float_outputs = read_goldens(bundle)
     manifest = bundle.manifest
     identical = {row.name: row.identical for row in report.quality}
@@ -80,9 +42,7 @@ def read_facts(bundle: Bundle) -> BuildFacts:
     for item in manifest.artifacts:
         scores, share = report.scores.get(item.format), identical.get(item.format)
         if scores is None or share is None:
-            raise InvalidReportError(
-                f"the report has no quality of {item.format!r}", where=str(bundle.path / REPORT)
-            )
+            raise InvalidReportError(f"the report has no quality of {item.format!r}", where=where)
         artifacts[item.format] = _artifact(item, contents[item.path], share, scores)
     facts = BuildFacts(
         name=manifest.name,
@@ -112,25 +72,14 @@ def read_facts(bundle: Bundle) -> BuildFacts:
                 scale=float(f"{row.scale:.6g}"),
                 zero_point=row.zero_point,
             )
-            for row in layers.rows
+            for row in report.layers.rows
             if row.clipped_share is not None and row.scale is not None and row.zero_point is not None
         },
     )
     problem = facts.inconsistent()
     if problem:
-        raise InvalidReportError("the report is damaged", where=str(bundle.path / REPORT), found=problem)
+        raise InvalidReportError("the report is damaged", where=where, found=problem)
     return facts
-
-
-def _parsed(bundle: Bundle, document: dict[str, Any]) -> _Report:
-    where = bundle.path / REPORT
-    if "scores" not in document:
-        raise InvalidReportError(
-            "the report does not tell how good each sample is",
-            where=str(where),
-            hint="an earlier version of edgecompile wrote it: build the bundle again",
-        )
-    return parse(_Report, document, InvalidReportError, lambda _: where)
 
 
 def _artifact(

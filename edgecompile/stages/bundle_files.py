@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgecompile.budget import MixedPrecision
     from edgecompile.compare import Outputs
     from edgecompile.evaluate import Quality
+    from edgecompile.layer_costs import CostReport
     from edgecompile.layer_quality import LayerReport
     from edgecompile.pruning.pruning_report import PruningReport
     from edgecompile.pruning.sparsity_report import SparseProgram, SparsityReport
@@ -54,6 +55,7 @@ class Analysis:
 
     Attributes:
         layers: How good each is.
+        costs: What each costs.
         sensitivity: What the rounding of each costs; None where it was not asked for.
         mixed_precision: What stays in float so that a budget holds; None where there is none.
         pruning: What was removed; None where nothing is.
@@ -61,6 +63,7 @@ class Analysis:
     """
 
     layers: Result[LayerReport]
+    costs: Result[CostReport]
     sensitivity: Result[SensitivityReport] | None
     mixed_precision: Result[MixedPrecision] | None
     pruning: Result[PruningReport] | None
@@ -69,7 +72,10 @@ class Analysis:
     @property
     def digests(self) -> tuple[str, ...]:
         """What each is, in hexadecimal digits; "" where it is not there."""
-        parts = (self.layers, self.sensitivity, self.mixed_precision, self.pruning, self.sparsity)
+        parts = (
+            *(self.layers, self.costs, self.sensitivity),
+            *(self.mixed_precision, self.pruning, self.sparsity),
+        )
         return tuple("" if part is None else part.digest for part in parts)
 
 
@@ -162,6 +168,7 @@ def bundle_files(
             },
             quality=rows.value(),
             layers=analysis.layers.value(),
+            costs=analysis.costs.value(),
             sensitivity=None if analysis.sensitivity is None else analysis.sensitivity.value(),
             mixed_precision=None if analysis.mixed_precision is None else analysis.mixed_precision.value(),
             pruning=None if analysis.pruning is None else analysis.pruning.value(),

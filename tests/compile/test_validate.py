@@ -88,6 +88,7 @@ def test_json_without_layers_and_nothing_else_is_printed(good):
     assert stages == ["reference", "run pte", "run ptl", "run onnx"], finished.stderr
     document = json.loads(finished.stdout)
     assert (document["passed"], document["layers"]) == (True, {})
+    assert document["artifacts"] == {item.format: item.sha256 for item in load_bundle(good).artifacts}
     assert [row["name"] for row in document["quality"]] == ["float", "reference", "pte", "ptl", "onnx"]
     assert all(row["identical"] == 1 for row in document["quality"][2:4])
 

@@ -69,14 +69,28 @@ def test_targets_devices_and_runners_ship_and_tests_and_examples_do_not(installe
             assert f"edgecompile/_shipped/{path.relative_to(ROOT).as_posix()}" in files
     top_level = {file.partition("/")[0] for file in files}
     assert top_level == {"edgecompile", installed.wheel.name.rsplit("-", 3)[0] + ".dist-info"}
-    assert not [file for file in files if "__pycache__" in file or "test_" in file]
+    assert not [file for file in files if "__pycache__" in file or "/test_" in file]
     assert any(file.endswith("/licenses/LICENSE") for file in files)
+
+
+def test_the_pytest_plugin_is_an_entry_point(installed: Installed) -> None:
+    with ZipFile(installed.wheel) as wheel:
+        (name,) = (file for file in wheel.namelist() if file.endswith("/entry_points.txt"))
+        assert "[pytest11]\nedgecompile = edgecompile.pytest_plugin" in wheel.read(name).decode()
 
 
 def test_every_module_ships(installed: Installed) -> None:
     files = ZipFile(installed.wheel).namelist()
     for module in (ROOT / "edgecompile").rglob("*.py"):
         assert module.relative_to(ROOT).as_posix() in files
+
+
+def test_the_templates_of_the_report_ship(installed: Installed) -> None:
+    files = ZipFile(installed.wheel).namelist()
+    templates = [*(ROOT / "edgecompile/report_page/templates").iterdir()]
+    assert {path.suffix for path in templates} == {".css", ".j2"}
+    for path in templates:
+        assert path.relative_to(ROOT).as_posix() in files
 
 
 def test_the_command_line_works(installed: Installed) -> None:
