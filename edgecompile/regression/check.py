@@ -39,6 +39,7 @@ GATES: Mapping[str, Gate] = {
 }
 ALL_GATES = (*GATES, LATENCY)
 _COUNTED = ("instructions", "load-instructions")
+_NUMERIC = ("accuracy", "agreement", "sqnr", IDENTICAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +166,15 @@ def check(
     rows = [row for name, gate in GATES.items() if name not in skip for row in gate(builds)]
     if against is not None and LATENCY not in skip:
         rows += _latency(path, against, builds, progress)
+    diverged = layer_gates.first_divergence(builds)
+    worse = {row.of.partition(" ")[0] for row in rows if row.failed and row.gate in _NUMERIC}
+    if diverged is None and worse & set(build.artifacts):
+        diverged = _first_wrong_layer(path, worse, progress)
     return Check(
         bundle=str(path),
         baseline=str(baseline_file),
         rows=tuple(rows),
-        first_divergence=layer_gates.first_divergence(builds),
+        first_divergence=diverged,
         skipped=tuple(skip),
         notes=(*notes, *_notes(kept, build)),
     )
@@ -196,6 +201,21 @@ def _measured(
         build, found = with_memory(bundle.path, build, progress)
         notes += found
     return build, tuple(dict.fromkeys(notes))
+
+
+def _first_wrong_layer(path: Path, formats: set[str], progress: Progress) -> str | None:
+    """Return the first layer that an engine computes otherwise than the reference; None where there is none.
+
+    The program is as good as it was, and an artifact of it is not: so it was lowered wrongly.
+    """
+    from edgecompile.validate import validate
+
+    for name, layers in validate(path, progress=progress).layers.items():
+        for layer in layers:
+            if name in formats and not layer.passed:
+                place = f"{layer.kind}, {layer.where}" if layer.where else layer.kind
+                return f"{layer.name} ({place}) of .{name}: {layer.identical:.2%} equal the reference"
+    return None
 
 
 def _latency(path: Path, against: Path, builds: Builds, progress: Progress) -> list[GateRow]:

@@ -131,6 +131,29 @@ def test_larger_artifact(build, baseline, monkeypatch):
     assert failed(found) == {("size", "onnx")}
 
 
+def test_emitter_that_spoils_depthwise_layers(build, baseline, monkeypatch):
+    """The quantized program is as it was; only the artifact is not, and the layer is found in its engine."""
+    original = onnx_emitter._checked_bytes
+
+    def spoiled(model: onnx.ModelProto) -> bytes:
+        constants = {item.name: item for item in model.graph.initializer}
+        sources = {node.output[0]: node.input[0] for node in model.graph.node if node.input}
+        for node in model.graph.node:
+            groups = [item.i for item in node.attribute if item.name == "group"]
+            if node.op_type == "Conv" and groups and groups[0] > 1:
+                weight = constants[sources[node.input[1]]]
+                weight.CopyFrom(
+                    onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) // 2, weight.name)
+                )
+        return original(model)
+
+    monkeypatch.setattr(onnx_emitter, "_checked_bytes", spoiled)
+    found = check(build(format=FORMATS, cache=False), baseline)
+    assert {of for _, of in failed(found)} == {"onnx"}
+    assert {"sqnr", "identical"} <= gates(found)
+    assert found.first_divergence is not None and "conv2d_1 " in found.first_divergence
+
+
 def test_fewer_formats(build, good, baseline):
     found = check(build(format=("pte",)), baseline)
     assert failed(found) == {("artifacts", "onnx")}

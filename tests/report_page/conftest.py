@@ -25,20 +25,26 @@ class Finished:
     err: str
 
 
-@pytest.fixture
-def report(tmp_path, monkeypatch) -> Callable[..., Finished]:
-    """Run `edgecompile report` in an empty folder."""
-    folder = tmp_path / "current"
-    folder.mkdir(exist_ok=True)
-    monkeypatch.chdir(folder)
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Finished]:
+    """Run a command line in this process."""
 
     def run(*arguments: object) -> Finished:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main(["report", *map(str, arguments)])
+            status = main([str(argument) for argument in arguments])
         return Finished(status, out.getvalue(), err.getvalue())
 
     return run
+
+
+@pytest.fixture
+def report(cli, tmp_path, monkeypatch) -> Callable[..., Finished]:
+    """Run `edgecompile report` in an empty folder."""
+    folder = tmp_path / "current"
+    folder.mkdir(exist_ok=True)
+    monkeypatch.chdir(folder)
+    return lambda *arguments: cli("report", *arguments)
 
 
 @pytest.fixture
