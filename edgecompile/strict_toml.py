@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -96,6 +97,7 @@ def _problem(
 def _known_keys(schema: Any, place: tuple[int | str, ...]) -> tuple[str, ...]:
     """Return the keys that the table at `place` below `schema` may hold."""
     for part in place:
+        schema = _without_none(schema)
         arguments = get_args(schema)
         if get_origin(schema) is tuple:
             schema = arguments[0]
@@ -103,5 +105,13 @@ def _known_keys(schema: Any, place: tuple[int | str, ...]) -> tuple[str, ...]:
             schema = arguments[1]  # a mapping's values
         else:
             schema = get_type_hints(schema)[str(part)]
+    schema = _without_none(schema)
     alias = getattr(schema, "__pydantic_config__", {}).get("alias_generator", str)
     return tuple(alias(field.name) for field in dataclasses.fields(schema))
+
+
+def _without_none(schema: Any) -> Any:
+    """Return the type that a table has, if it is there."""
+    if get_origin(schema) is not UnionType:
+        return schema
+    return next(part for part in get_args(schema) if part is not NoneType)
