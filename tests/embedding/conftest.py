@@ -9,7 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from edgecompile.cli.main import main
 
@@ -112,3 +114,40 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         photograph.crop((0, 0, photograph.width - 31 * number, photograph.height)).save(path)
         paths.append(path)
     return paths
+
+
+@pytest.fixture(scope="session")
+def onnx_bundle(cli, small_bundle, tmp_path_factory) -> Callable[[str], Path]:
+    """The small bundle, or one of an example with its config file, by name; each built once."""
+    built = {"small": small_bundle}
+
+    def bundle(name: str) -> Path:
+        if name not in built:
+            output = tmp_path_factory.mktemp(name)
+            finished = cli(
+                "build", f"{EXAMPLES}/{name}.py:model", "--config", EXAMPLES / f"{name}.toml",
+                "--output", output, "--format", "onnx",
+            )  # fmt: skip
+            assert finished.status == 0, finished.err
+            built[name] = output / "android-arm64"
+        return built[name]
+
+    return bundle
+
+
+@pytest.fixture(scope="session")
+def pictures_of(pictures, tmp_path_factory) -> Callable[[str], list[Path]]:
+    """Ten real pictures for a model, by its name: photographs, or handwritten digits for `digits`."""
+    folder = tmp_path_factory.mktemp("digits")
+
+    def chosen(name: str) -> list[Path]:
+        if name != "digits":
+            return pictures
+        import digits
+
+        paths = [folder / f"{number}.png" for number in range(10)]
+        for path, (tensor, _) in zip(paths, digits.evaluation(), strict=False):
+            Image.fromarray(np.rint((tensor[0, 0].numpy() + 1) * 127.5).astype(np.uint8)).save(path)
+        return paths
+
+    return chosen
