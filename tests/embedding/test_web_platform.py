@@ -180,7 +180,9 @@ def test_pictures_become_the_references_classes(browser, opened, project_of, onn
         texts = [base64.b64encode(path.read_bytes()).decode() for path in paths]
         found = in_page(browser, CLASSIFY.replace("TYPE", TYPE_NAMES[name]), texts)
     expected = classes_of(onnx_bundle(name), paths)
-    assert [row[0]["index"] for row in found] == [classes[0].index for classes in expected]
+    for row, classes in zip(found, expected, strict=True):
+        # One photograph has two classes of the very same score: either is the first.
+        assert row[0]["index"] in [each.index for each in classes if each.score == classes[0].score]
     if name in EXACT:
         check_classes(found, expected)
 
