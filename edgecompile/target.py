@@ -67,6 +67,8 @@ class QuantizationSettings:
         calibration_samples: The most samples that are used, evenly spaced over the data.
         equalization: Whether channels are scaled before calibration, so that one scale a tensor fits all.
         bias_absorption: Whether what is constant in a channel moves into the biases of the layers after it.
+        channel_splitting: The most multiply-accumulates, as a share of all, that channels with far too large
+            weights may add by being computed several times; 0 for none.
         weight_rounding: To the nearest integer, so that the errors of a row cancel on the samples, or from
             there up or down as gradient descent on the layer's output finds.
         rounding_steps: Of adaptive rounding, for each layer.
@@ -93,6 +95,7 @@ class QuantizationSettings:
     weight_group_size: Literal[16, 32, 64, 128, 256] = 32
     equalization: bool
     bias_absorption: bool
+    channel_splitting: Annotated[float, Field(ge=0, le=1)]
     weight_rounding: Literal["nearest", "compensated", "adaptive"]
     rounding_steps: Annotated[int, Field(ge=1)]
     rounding_minutes: Annotated[float, Field(gt=0)]
@@ -102,6 +105,11 @@ class QuantizationSettings:
     distillation_minutes: Annotated[float, Field(gt=0)]
     distillation_batch: Annotated[int, Field(ge=1)]
     distillation_rate: Annotated[float, Field(gt=0)]
+
+    @property
+    def weight_limit(self) -> int:
+        """The greatest absolute integer of a weight; the least, -128, is never used."""
+        return (1 << self.weight_bits - 1) - 1
 
     @property
     def statistics(self) -> str:

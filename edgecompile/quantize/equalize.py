@@ -159,12 +159,24 @@ class _RoundedWeight:
 
 
 class RoundingNoise:
-    """Predicts the noise at the outputs, relative to their power, for factors of the channels."""
+    """Predicts the noise at the outputs, relative to their power, for factors of the channels.
+
+    Args:
+        exported: The program.
+        channels: Its channels.
+        statistics: Of all of them.
+        limit: The greatest absolute integer of a weight.
+    """
 
     def __init__(
-        self, exported: ExportedProgram, channels: Channels, statistics: Mapping[Node, ChannelStatistics]
+        self,
+        exported: ExportedProgram,
+        channels: Channels,
+        statistics: Mapping[Node, ChannelStatistics],
+        limit: int,
     ) -> None:
         constants = constants_of(exported)
+        self._limit = limit
         self._values = [
             _RoundedValue(
                 ids=channels.ids[node],
@@ -194,7 +206,7 @@ class RoundingNoise:
             noise = noise + step.square() / 12 * (value.sensitivity / scale.square()).sum()
         for weight in self._weights:
             scale = factor[weight.ids]
-            step = (weight.magnitude / scale).amax(1) / 127
+            step = (weight.magnitude / scale).amax(1) / self._limit
             rounding = step.square() / 12 * (scale.square() * weight.power).sum(1)
             noise = noise + (rounding * weight.sensitivity).sum()
         return noise

@@ -25,6 +25,7 @@ from edgecompile.quantize.equalize import (
     name_after,
 )
 from edgecompile.quantize.layers import clamp_bounds
+from edgecompile.quantize.split_outliers import find_counts, repeat_channels, repeated_indices
 from edgecompile.target import QuantizationSettings
 
 
@@ -35,14 +36,17 @@ class ChannelFit:
     Attributes:
         factors: Those that are not 1.
         offsets: Those that are not 0.
-        sensitivities: By the name of a value's node, how much noise on each channel matters once they are
-            multiplied, on average 1, in a shape that broadcasts to the value.
+        counts: Of each unit of channels, how often it is computed, (units,), in the order of `find_groups`;
+            empty where each is once.
+        sensitivities: By the name of a value's node, how much noise on each channel matters once all that is
+            done, on average 1, in a shape that broadcasts to the value.
         reaches: By the same names, how far one more sample may be from those that were measured, (2, C).
         gain_db: By how much the factors lower the noise that is predicted at the outputs.
     """
 
     factors: ChannelFactors
     offsets: Offsets
+    counts: torch.Tensor
     sensitivities: dict[str, torch.Tensor]
     reaches: dict[str, torch.Tensor]
     gain_db: float
@@ -59,13 +63,13 @@ def find_fit(
     Args:
         program: The program after the passes.
         samples: Calibration data.
-        settings: Say which of the two are wanted.
+        settings: Say what is wanted.
         progress: Is told of each sample.
     """
     progress.start("fit channels", len(samples))
     channels = channels_of(program.exported)
     statistics = measure_channels(program, channels, samples, progress)
-    noise = RoundingNoise(program.exported, channels, statistics)
+    noise = RoundingNoise(program.exported, channels, statistics, settings.weight_limit)
     factor = torch.ones(channels.count)
     if settings.equalization:
         factor = find_factors(noise, channels, statistics)
@@ -82,21 +86,34 @@ def find_fit(
         rounded = {new_name[node] for node in statistics if is_rounded(node)}
         values = {node: known[node.name] for node in multiplied.graph.nodes if node.name in rounded}
         offsets = find_offsets(multiplied, new_channels, values, left)
+    counts = None
+    if settings.channel_splitting:
+        shifted = apply_offsets(multiplied, new_channels, offsets).program
+        counts = find_counts(shifted, known, left, settings)
     for name, missing in missing_of(multiplied, new_channels, offsets).items():
         if name in known:
             known[name] = known[name].shifted(-missing.float())
-    moved = f"{len(offsets)} biases moved" if offsets else "no bias moved"
-    progress.finish(f"{len(samples)} samples, {gain_db:.1f} dB less noise predicted, {moved}")
+    done = [f"{len(offsets)} biases moved" if offsets else "no bias moved"]
+    if counts is not None:
+        done.append(f"{int(counts.sum()) - len(counts)} channels split")
+    progress.finish(f"{len(samples)} samples, {gain_db:.1f} dB less noise predicted, {', '.join(done)}")
     sensitivities = {
         new_name[node]: along_axis(known[new_name[node]].sensitivity, node, channels) for node in statistics
     }
+    sensitivities = {name: own / own.mean() for name, own in sensitivities.items() if bool(own.any())}
+    reaches = {new_name[node]: known[new_name[node]].reach.clamp(*clamp_bounds(node)) for node in statistics}
+    if counts is not None:
+        for name, indices in repeated_indices(shifted, counts).items():
+            if name in sensitivities:
+                sensitivities[name] = sensitivities[name].index_select(0, indices)
+            if name in reaches:
+                reaches[name] = reaches[name].index_select(1, indices)
     return ChannelFit(
         factors=factors,
         offsets=offsets,
-        sensitivities={name: own / own.mean() for name, own in sensitivities.items() if bool(own.any())},
-        reaches={
-            new_name[node]: known[new_name[node]].reach.clamp(*clamp_bounds(node)) for node in statistics
-        },
+        counts=torch.empty(0, dtype=torch.int64) if counts is None else counts,
+        sensitivities=sensitivities,
+        reaches=reaches,
         gain_db=gain_db,
     )
 
@@ -120,6 +137,13 @@ def fitted(program: CapturedProgram, fit: ChannelFit) -> CapturedProgram:
         moved = apply_offsets(exported, channels_of(exported), fit.offsets)
         steps.append(step_record("absorb", started, exported, moved.program, rewrites=moved.rewrites))
         exported = moved.program
+    if len(fit.counts):
+        started = time.perf_counter()
+        split = repeat_channels(exported, fit.counts)
+        steps.append(
+            step_record("split", started, exported, split, rewrites=int(fit.counts.sum()) - len(fit.counts))
+        )
+        exported = split
     return replace(
         program,
         exported=exported,
