@@ -67,6 +67,8 @@ class QuantizationSettings:
         calibration_samples: The most samples that are used, evenly spaced over the data.
         equalization: Whether channels are scaled before calibration, so that one scale a tensor fits all.
         bias_absorption: Whether what is constant in a channel moves into the biases of the layers after it.
+        concat_splitting: Whether layers read the inputs of a concatenation one by one where they have too
+            different ranges for one scale.
         channel_splitting: The most multiply-accumulates, as a share of all, that channels with far too large
             weights may add by being computed several times; 0 for none.
         weight_rounding: To the nearest integer, so that the errors of a row cancel on the samples, or from
@@ -95,6 +97,7 @@ class QuantizationSettings:
     weight_group_size: Literal[16, 32, 64, 128, 256] = 32
     equalization: bool
     bias_absorption: bool
+    concat_splitting: bool
     channel_splitting: Annotated[float, Field(ge=0, le=1)]
     weight_rounding: Literal["nearest", "compensated", "adaptive"]
     rounding_steps: Annotated[int, Field(ge=1)]

@@ -14,7 +14,7 @@ from edgecompile.dataset import Sample
 from edgecompile.program import CapturedProgram, step_record
 from edgecompile.progress import Progress
 from edgecompile.quantize.absorb import Offsets, apply_offsets, find_offsets, missing_of
-from edgecompile.quantize.channel_statistics import measure_channels
+from edgecompile.quantize.channel_statistics import ChannelStatistics, measure_channels
 from edgecompile.quantize.channels import Channels, channels_of
 from edgecompile.quantize.equalize import (
     ChannelFactors,
@@ -25,8 +25,11 @@ from edgecompile.quantize.equalize import (
     name_after,
 )
 from edgecompile.quantize.layers import clamp_bounds
+from edgecompile.quantize.split_concats import ConcatParts, find_parts, split_concats
 from edgecompile.quantize.split_outliers import find_counts, repeat_channels, repeated_indices
 from edgecompile.target import QuantizationSettings
+
+_LEAST_NOISE_LEFT = 0.89  # Concatenations are split for 0.5 dB or more of what is predicted.
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +37,7 @@ class ChannelFit:
     """What the channels of a program are multiplied by, and what is then taken out of them.
 
     Attributes:
+        parts: The concatenations that are split first; all else is of the program after that.
         factors: Those that are not 1.
         offsets: Those that are not 0.
         counts: Of each unit of channels, how often it is computed, (units,), in the order of `find_groups`;
@@ -44,12 +48,56 @@ class ChannelFit:
         gain_db: By how much the factors lower the noise that is predicted at the outputs.
     """
 
+    parts: ConcatParts
     factors: ChannelFactors
     offsets: Offsets
     counts: torch.Tensor
     sensitivities: dict[str, torch.Tensor]
     reaches: dict[str, torch.Tensor]
     gain_db: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Equalized:
+    """What factors are chosen for a program.
+
+    Attributes:
+        by_name: The factors of each value's channels, by its node's name.
+        noise: That is predicted with them.
+        gain_db: How much less that is than without.
+    """
+
+    channels: Channels
+    statistics: dict[Node, ChannelStatistics]
+    by_name: dict[str, torch.Tensor]
+    noise: float
+    gain_db: float
+
+    def scaled(self) -> dict[str, ChannelStatistics]:
+        """Return the statistics with the factors, by the nodes' names."""
+        return {node.name: item.scaled(self.by_name[node.name]) for node, item in self.statistics.items()}
+
+
+def _equalize(
+    program: CapturedProgram, samples: Sequence[Sample], settings: QuantizationSettings, progress: Progress
+) -> _Equalized:
+    progress.start("fit channels", len(samples))
+    channels = channels_of(program.exported)
+    statistics = measure_channels(program, channels, samples, progress)
+    noise = RoundingNoise(program.exported, channels, statistics, settings.weight_limit)
+    factor = torch.ones(channels.count)
+    if settings.equalization:
+        factor = find_factors(noise, channels, statistics)
+    before, left = float(noise.total(torch.ones_like(factor))), float(noise.total(factor))
+    gain_db = 10 * math.log10(before / left) if left > 0 else 0.0
+    progress.finish(f"{len(samples)} samples, {gain_db:.1f} dB less noise predicted")
+    return _Equalized(
+        channels=channels,
+        statistics=statistics,
+        by_name={node.name: factor[ids] for node, ids in channels.ids.items()},
+        noise=left,
+        gain_db=gain_db,
+    )
 
 
 def find_fit(
@@ -66,16 +114,17 @@ def find_fit(
         settings: Say what is wanted.
         progress: Is told of each sample.
     """
-    progress.start("fit channels", len(samples))
-    channels = channels_of(program.exported)
-    statistics = measure_channels(program, channels, samples, progress)
-    noise = RoundingNoise(program.exported, channels, statistics, settings.weight_limit)
-    factor = torch.ones(channels.count)
-    if settings.equalization:
-        factor = find_factors(noise, channels, statistics)
-    before, left = float(noise.total(torch.ones_like(factor))), float(noise.total(factor))
-    gain_db = 10 * math.log10(before / left) if left > 0 else 0.0
-    by_name = {node.name: factor[ids] for node, ids in channels.ids.items()}
+    found, parts = _equalize(program, samples, settings, progress), ConcatParts()
+    if settings.concat_splitting:
+        parts = find_parts(program.exported, found.scaled(), found.noise)
+    if parts:
+        split = replace(program, exported=split_concats(program.exported, parts).program)
+        again = _equalize(split, samples, settings, progress)
+        if again.noise < found.noise * _LEAST_NOISE_LEFT:
+            program, found = split, again
+        else:
+            parts = {}
+    channels, statistics, by_name, left = found.channels, found.statistics, found.by_name, found.noise
     factors = {name: values for name, values in by_name.items() if not bool((values == 1).all())}
 
     multiplied = apply_factors(program.exported, factors).program
@@ -93,10 +142,6 @@ def find_fit(
     for name, missing in missing_of(multiplied, new_channels, offsets).items():
         if name in known:
             known[name] = known[name].shifted(-missing.float())
-    done = [f"{len(offsets)} biases moved" if offsets else "no bias moved"]
-    if counts is not None:
-        done.append(f"{int(counts.sum()) - len(counts)} channels split")
-    progress.finish(f"{len(samples)} samples, {gain_db:.1f} dB less noise predicted, {', '.join(done)}")
     sensitivities = {
         new_name[node]: along_axis(known[new_name[node]].sensitivity, node, channels) for node in statistics
     }
@@ -109,12 +154,13 @@ def find_fit(
             if name in reaches:
                 reaches[name] = reaches[name].index_select(1, indices)
     return ChannelFit(
+        parts=parts,
         factors=factors,
         offsets=offsets,
         counts=torch.empty(0, dtype=torch.int64) if counts is None else counts,
         sensitivities=sensitivities,
         reaches=reaches,
-        gain_db=gain_db,
+        gain_db=found.gain_db,
     )
 
 
@@ -126,11 +172,15 @@ def along_axis(per_channel: torch.Tensor, node: Node, channels: Channels) -> tor
 
 def fitted(program: CapturedProgram, fit: ChannelFit) -> CapturedProgram:
     """Return the program with its channels multiplied, and with less in their biases."""
+    exported, steps = program.exported, []
+    if fit.parts:
+        started = time.perf_counter()
+        apart = split_concats(exported, fit.parts)
+        steps.append(step_record("split-concats", started, exported, apart.program, rewrites=apart.rewrites))
+        exported = apart.program
     started = time.perf_counter()
-    multiplied = apply_factors(program.exported, fit.factors)
-    steps = [
-        step_record("equalize", started, program.exported, multiplied.program, rewrites=multiplied.rewrites)
-    ]
+    multiplied = apply_factors(exported, fit.factors)
+    steps.append(step_record("equalize", started, exported, multiplied.program, rewrites=multiplied.rewrites))
     exported = multiplied.program
     if fit.offsets:
         started = time.perf_counter()
@@ -141,7 +191,9 @@ def fitted(program: CapturedProgram, fit: ChannelFit) -> CapturedProgram:
         started = time.perf_counter()
         split = repeat_channels(exported, fit.counts)
         steps.append(
-            step_record("split", started, exported, split, rewrites=int(fit.counts.sum()) - len(fit.counts))
+            step_record(
+                "split-channels", started, exported, split, rewrites=int(fit.counts.sum()) - len(fit.counts)
+            )
         )
         exported = split
     return replace(

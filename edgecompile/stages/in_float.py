@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgecompile.target import QuantizationSettings, Target
 
 
-_KINDS = ("factors", "offsets", "sensitivities", "reaches")
+_KINDS = ("parts", "factors", "offsets", "sensitivities", "reaches")
 
 
 class KeptChannelFit:
@@ -83,7 +83,8 @@ def float_program(
 
 
 def _is_fitted(settings: QuantizationSettings) -> bool:
-    return settings.equalization or settings.bias_absorption or settings.channel_splitting > 0
+    wanted = settings.equalization, settings.bias_absorption, settings.concat_splitting
+    return any(wanted) or settings.channel_splitting > 0
 
 
 def _fitted(
@@ -93,6 +94,7 @@ def _fitted(
     said = (
         settings.equalization,
         settings.bias_absorption,
+        settings.concat_splitting,
         settings.channel_splitting,
         settings.weight_bits,
         settings.calibration_samples,

@@ -17,6 +17,7 @@ DATA = (
 NAIVE = (
     "equalization=false",
     "bias_absorption=false",
+    "concat_splitting=false",
     "channel_splitting=0",
     "weight_rounding=nearest",
     "bias_correction=false",

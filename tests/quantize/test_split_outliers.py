@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from badly_scaled import Outliers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_equalize import TARGET, Randoms, captured, samples, values
@@ -23,24 +24,6 @@ from edgecompile.quantize.static_int8 import quantize
 SETTINGS = {share: replace(TARGET.quantization, channel_splitting=share) for share in (0.0, 0.1)}
 
 
-class Outliers(nn.Module):
-    """Two channels that always reach the clip, so that no factor helps, are read with too large weights."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.depthwise = nn.Conv2d(16, 128, 1), nn.Conv2d(128, 128, 3, groups=128, padding=1)
-        self.wide, self.last = nn.Conv2d(128, 32, 1), nn.Conv2d(32, 10, 1)
-        with torch.no_grad():
-            self.depthwise.weight.mul_(3)
-            self.depthwise.bias[[5, 40]] = 20
-            self.wide.weight[:16, 5] = self.wide.weight[16:, 40] = 3  # all others are below 0.09
-
-    def forward(self, x):
-        x = F.relu6(self.depthwise(F.relu6(self.first(x))))
-        return self.last(F.relu(self.wide(x) - 15))
-
-
 @pytest.fixture(scope="module")
 def outliers():
     return captured(Outliers(), 1, 16, 8, 8), samples(1, 16, 8, 8, count=32)
@@ -50,7 +33,10 @@ def test_outliers_are_split_and_nothing_changes_in_float(outliers):
     program, data = outliers
     found = find_fit(program, data, SETTINGS[0.1], QuietProgress())
     result = fitted(program, found)
-    assert (result.steps[-1].name, result.steps[-1].rewrites) == ("split", int((found.counts - 1).sum()))
+    assert (result.steps[-1].name, result.steps[-1].rewrites) == (
+        "split-channels",
+        int((found.counts - 1).sum()),
+    )
     for sample in data:
         torch.testing.assert_close(
             values(result, sample.inputs), values(program, sample.inputs), rtol=1e-4, atol=1e-5
