@@ -123,9 +123,10 @@ def _followed_values(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) 
     for node in exported.graph.nodes:
         if node.op != "call_function":
             continue
-        value = values[node] = computed_value(node, values)
+        value = computed_value(node, values)
         if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.requires_grad:
-            value.requires_grad_()
+            value = value.detach().requires_grad_()  # of its own: it may be a constant itself
+        values[node] = value
     return values
 
 

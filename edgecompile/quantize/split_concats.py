@@ -39,10 +39,14 @@ def find_parts(
     constants = constants_of(exported)
     found = {}
     for node in exported.graph.find_nodes(op="call_function", target=aten.cat.default):
-        if not _can_split(node, constants) or any(own.name not in statistics for own in _sources(node)):
+        sources, axis = _sources(node), _axis(node)
+        if not _can_split(node, constants) or any(own.name not in statistics for own in (node, *sources)):
             continue
-        inputs = [statistics[own.name] for own in _sources(node)]
-        parts, saved = _parts(inputs, statistics[node.name].sensitivity)
+        inputs, sensitivity = [statistics[own.name] for own in sources], statistics[node.name].sensitivity
+        widths = [int(own.meta["val"].shape[axis]) for own in sources]
+        if [item.least.shape[1] for item in inputs] != widths or len(sensitivity) != sum(widths):
+            continue  # what is known of them is along another axis
+        parts, saved = _parts(inputs, sensitivity)
         if saved > _WORTH_A_TRY * noise:
             found[node.name] = parts
     return found
@@ -62,7 +66,7 @@ def split_concats(exported: ExportedProgram, parts: ConcatParts) -> PassOutcome:
     for node in editor.calls(aten.cat.default):
         if node.name not in parts:
             continue
-        sources, axis = _sources(node), node.args[1] if len(node.args) > 1 else 0
+        sources, axis = _sources(node), _axis(node)
         part_of = parts[node.name]
         widths = torch.tensor([own.meta["val"].shape[axis] for own in sources])
         part_of_channel = part_of.repeat_interleave(widths)
@@ -93,10 +97,15 @@ def _sources(concat: Node) -> list[Node]:
     return [source for source in sources if isinstance(source, Node)]
 
 
+def _axis(concat: Node) -> int:
+    axis = concat.args[1] if len(concat.args) > 1 else 0
+    assert isinstance(axis, int)
+    return axis % int(concat.meta["val"].dim())
+
+
 def _can_split(node: Node, constants: Mapping[str, torch.Tensor]) -> bool:
     """Tell whether all that reads a concatenation is layers that sum over its axis."""
-    sources, axis, rank = _sources(node), node.args[1] if len(node.args) > 1 else 0, node.meta["val"].dim()
-    assert isinstance(axis, int)
+    sources, axis, rank = _sources(node), _axis(node), node.meta["val"].dim()
     if len(sources) < 2 or not all(isinstance(own.meta["val"].shape[axis], int) for own in sources):
         return False
     for reader in node.users:
@@ -104,7 +113,7 @@ def _can_split(node: Node, constants: Mapping[str, torch.Tensor]) -> bool:
             return False
         if groups_of(reader) != 1 or getattr(reader.args[1], "name", "") not in constants:
             return False
-        if axis % rank != (rank - 1 if reader.target is aten.linear.default else 1):
+        if axis != (rank - 1 if reader.target is aten.linear.default else 1):
             return False
     return bool(node.users)
 

@@ -117,7 +117,7 @@ def find_counts(
         by_unit = torch.zeros(groups.count)
         for own, gain in zip(rows, gains, strict=True):
             by_unit.index_add_(0, own.units[own.largest(counts)], gain)
-        left = noise - before + sum(own.total(counts) for own in rows)
+        left = max(noise - before, 0.0) + sum(own.total(counts) for own in rows)
         worth = by_unit * free / left - _WORTH * cost
         best = int(worth.argmax())
         if not worth[best] > 0:

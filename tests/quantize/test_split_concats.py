@@ -94,6 +94,24 @@ def test_any_parts_change_nothing(seed):
     torch.testing.assert_close(split, values(program, sample.inputs), rtol=1e-4, atol=1e-5)
 
 
+class Lines(nn.Module):
+    """What is known of values with three axes is not always along those that a convolution reads."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv1d(8, 4, 3)
+
+    def forward(self, x):
+        return self.layer(torch.cat([x, (100 * x).sin()], 1))
+
+
+def test_a_concatenation_of_lines_can_be_split_or_left():
+    program, data = captured(Lines(), 1, 4, 9), samples(1, 4, 9)
+    result = fitted(program, find_fit(program, data, TARGET.quantization, QuietProgress()))
+    torch.testing.assert_close(values(result, data[0].inputs), values(program, data[0].inputs))
+
+
 class Grouped(nn.Module):
     def __init__(self):
         super().__init__()
