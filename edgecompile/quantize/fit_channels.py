@@ -90,7 +90,6 @@ def _equalize(
         factor = find_factors(noise, channels, statistics)
     before, left = float(noise.total(torch.ones_like(factor))), float(noise.total(factor))
     gain_db = 10 * math.log10(before / left) if left > 0 else 0.0
-    progress.finish(f"{len(samples)} samples, {gain_db:.1f} dB less noise predicted")
     return _Equalized(
         channels=channels,
         statistics=statistics,
@@ -98,6 +97,23 @@ def _equalize(
         noise=left,
         gain_db=gain_db,
     )
+
+
+def _apart(
+    program: CapturedProgram, samples: Sequence[Sample], settings: QuantizationSettings, progress: Progress
+) -> tuple[CapturedProgram, _Equalized, ConcatParts]:
+    """Return the program with its concatenations split where that is predicted to pay, and the factors."""
+    found = _equalize(program, samples, settings, progress)
+    wanted = settings.concat_splitting
+    parts = find_parts(program.exported, found.scaled(), found.noise) if wanted else {}
+    if not parts:
+        return program, found, parts
+    progress.finish(f"{len(samples)} samples, {found.gain_db:.1f} dB less noise predicted")
+    split = replace(program, exported=split_concats(program.exported, parts).program)
+    again = _equalize(split, samples, settings, progress)
+    if again.noise < found.noise * _LEAST_NOISE_LEFT:
+        return split, again, parts
+    return program, found, {}
 
 
 def find_fit(
@@ -114,16 +130,7 @@ def find_fit(
         settings: Say what is wanted.
         progress: Is told of each sample.
     """
-    found, parts = _equalize(program, samples, settings, progress), ConcatParts()
-    if settings.concat_splitting:
-        parts = find_parts(program.exported, found.scaled(), found.noise)
-    if parts:
-        split = replace(program, exported=split_concats(program.exported, parts).program)
-        again = _equalize(split, samples, settings, progress)
-        if again.noise < found.noise * _LEAST_NOISE_LEFT:
-            program, found = split, again
-        else:
-            parts = {}
+    program, found, parts = _apart(program, samples, settings, progress)
     channels, statistics, by_name, left = found.channels, found.statistics, found.by_name, found.noise
     factors = {name: values for name, values in by_name.items() if not bool((values == 1).all())}
 
@@ -142,6 +149,12 @@ def find_fit(
     for name, missing in missing_of(multiplied, new_channels, offsets).items():
         if name in known:
             known[name] = known[name].shifted(-missing.float())
+    done = [f"{len(offsets)} biases moved" if offsets else "no bias moved"]
+    if parts:
+        done.append(f"{len(parts)} concatenations split")
+    if counts is not None:
+        done.append(f"{int(counts.sum()) - len(counts)} channels split")
+    progress.finish(f"{len(samples)} samples, {found.gain_db:.1f} dB less noise predicted, {', '.join(done)}")
     sensitivities = {
         new_name[node]: along_axis(known[new_name[node]].sensitivity, node, channels) for node in statistics
     }
