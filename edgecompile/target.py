@@ -69,8 +69,8 @@ class QuantizationSettings:
         bias_absorption: Whether what is constant in a channel moves into the biases of the layers after it.
         concat_splitting: Whether layers read the inputs of a concatenation one by one where they have too
             different ranges for one scale.
-        channel_splitting: The most multiply-accumulates, as a share of all, that channels with far too large
-            weights may add by being computed several times; 0 for none.
+        channel_splitting: The most multiply-accumulates, and the most parameters, as a share of all, that
+            channels with far too large weights may add by being computed several times; 0 for none.
         weight_rounding: To the nearest integer, so that the errors of a row cancel on the samples, or from
             there up or down as gradient descent on the layer's output finds.
         rounding_steps: Of adaptive rounding, for each layer.
@@ -108,6 +108,11 @@ class QuantizationSettings:
     distillation_minutes: Annotated[float, Field(gt=0)]
     distillation_batch: Annotated[int, Field(ge=1)]
     distillation_rate: Annotated[float, Field(gt=0)]
+
+    @property
+    def with_whole_layers(self) -> QuantizationSettings:
+        """The same without splits: each layer's weight has the shape and the zeros that it had."""
+        return dataclasses.replace(self, concat_splitting=False, channel_splitting=0)
 
     @property
     def weight_limit(self) -> int:

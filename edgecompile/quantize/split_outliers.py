@@ -45,7 +45,7 @@ _EACH_ALONE = (
     aten.reshape.default,
     aten.permute.default,
 )
-# A split that adds 1 % to the multiply-accumulates must take as many times 1 % from the noise that is left.
+# A split that adds 1 % of multiply-accumulates or parameters must take so many times 1 % from the noise left.
 _WORTH = 10.0
 _LEAST_GAIN = 0.067  # of the predicted noise, 0.3 dB; below it the prediction is not sure enough
 
@@ -92,7 +92,7 @@ def find_counts(
         exported: The program, its channels fit for a range.
         statistics: By the names of its nodes.
         noise: Predicted for the whole program as it is, relative to the outputs' power.
-        settings: Say how many multiply-accumulates may be added.
+        settings: Say how many multiply-accumulates and parameters may be added.
 
     Returns:
         (units,), int64, in the order of `find_groups`; None where nothing is worth it.
@@ -108,10 +108,11 @@ def find_counts(
     if not 0.75 * before > _LEAST_GAIN * noise:  # not even with half of every scale
         return None
     free = _can_repeat(exported, groups)
-    terms = terms_of(exported, groups, "macs")
     counts = torch.ones(groups.count, dtype=torch.int64)
-    whole = total(terms, counts)
-    cost = _share_of_macs(terms, groups.count, whole)
+    measures = [terms_of(exported, groups, measure) for measure in ("macs", "parameters")]
+    whole = [total(terms, counts) for terms in measures]
+    shares = [_share(terms, groups.count) for terms in measures]
+    cost = torch.stack(shares).amax(0)
     gains = [own.gain(counts) for own in rows]
     while True:
         by_unit = torch.zeros(groups.count)
@@ -123,7 +124,8 @@ def find_counts(
         if not worth[best] > 0:
             break
         counts[best] += 1
-        if total(terms, counts) > whole * (1 + settings.channel_splitting):
+        sizes = [total(terms, counts) / size for terms, size in zip(measures, whole, strict=True)]
+        if max(sizes) > 1 + settings.channel_splitting:
             counts[best] -= 1
             break
         for index, own in enumerate(rows):
@@ -178,9 +180,9 @@ def _rows(reader: Reader, statistics: Mapping[str, ChannelStatistics], limit: in
     )
 
 
-def _share_of_macs(terms: tuple[Term, ...], count: int, whole: float) -> torch.Tensor:
-    """Return what one more of each unit adds to the multiply-accumulates, (units,), as a share of all."""
-    cost = torch.zeros(count, dtype=torch.float64)
+def _share(terms: tuple[Term, ...], count: int) -> torch.Tensor:
+    """Return what one more of each unit adds to a cost, (units,), as a share of all."""
+    cost, whole = torch.zeros(count, dtype=torch.float64), sum(term.base for term in terms)
     for term in terms:
         for width in term.widths:
             cost.index_add_(0, width, torch.full((len(width),), term.base / len(width) / whole).double())

@@ -14,12 +14,12 @@ NETWORKS = Path(__file__).parent.parent / "quantize" / "badly_scaled.py"
 def build_report(cli, tmp_path_factory):
     """Build a network for all formats, validate the bundle, and return its report."""
 
-    def run(network, *said):
+    def run(network, *said, flags=()):
         output = tmp_path_factory.mktemp("built")
         options = [part for item in said for part in ("--quantization", item)]
         data = ("--calibration", f"{NETWORKS}:{network}_data")
         target = ("--target", "linux-x86-64", "--output", output)
-        built = cli("build", f"{NETWORKS}:{network}", *target, *data, *options)
+        built = cli("build", f"{NETWORKS}:{network}", *target, *data, *options, *flags)
         assert built.status == 0, built.err
         folder = output / "linux-x86-64"
         validated = cli("validate", folder)
@@ -58,3 +58,9 @@ def test_all_formats_gain_and_compute_in_integers(build_report, network, step, o
     assert [row["rewrites"] for row in again["steps"] if row["name"] == step] == [
         row["rewrites"] for row in after["steps"] if row["name"] == step
     ]
+
+
+def test_layers_with_zeros_stay_whole(build_report):
+    report = build_report("branches", flags=("--sparsity", "0.5"))
+    assert "split-concats" not in {row["name"] for row in report["steps"]}
+    assert all(row["found"] >= row["zeros"] for row in report["sparsity"]["layers"])
