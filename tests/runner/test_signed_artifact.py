@@ -31,11 +31,10 @@ def signed(bundle: Path, tmp_path: Path) -> Path:
 def test_a_signed_bundle_is_used_as_any_other(signed: Path, tmp_path: Path, capsys):
     key = ["--public-key", str(tmp_path / "key.public.pem")]
     assert main(["verify", str(signed), *key]) == 0
-    assert main(["validate", str(signed), "--no-layers", "--on", "host", *key]) == 0
-    assert "pte on host" in capsys.readouterr().out
+    assert main(["validate", str(signed), "--no-layers", *key]) == 0
+    assert capsys.readouterr().out.endswith("passed\n")
     assert main(["bench", str(signed), "--rounds", "1", "--seconds", "0.01", "--format", "pte", *key]) == 0
     assert main(["inspect", str(signed)]) == 0
-    assert main(["compare", str(signed), str(signed)]) == 0
     assert main(["verify", str(signed), *key]) == 0  # none of them left anything there
 
 
