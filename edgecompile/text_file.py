@@ -1,4 +1,4 @@
-"""Writes text files so that nobody ever sees half of one."""
+"""Writes files, of text above all, so that nobody ever sees half of one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputNotWritableError: The file cannot be written.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file aside and rename it.
+
+    Raises:
+        OutputNotWritableError: The file cannot be written.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         try:
-            aside.write_text(text, encoding="utf-8")
+            aside.write_bytes(data)
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
