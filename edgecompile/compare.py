@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from edgecompile.decibels import sqnr_db, stored_sqnr_db
+from edgecompile.decibels import sqnr_db
 from edgecompile.sample_scores import SampleScores, blocks_of, pack, rounded
 
 
@@ -60,14 +60,14 @@ def sample_scores(outputs: Outputs, expected: Outputs, labels: Sequence[int] | N
             for got, wanted in zip(outputs, expected, strict=True)
         ]
     )
-    blocks = np.array([energies[list(block)].sum(axis=(0, 1)) for block in blocks_of(len(energies))])
+    blocks = np.array([energies[list(block)].sum(axis=0) for block in blocks_of(len(energies))])
+    signal, noise = blocks.transpose(2, 1, 0)  # (outputs, blocks) each
     same = _same_top1(outputs, expected)
     return SampleScores(
         correct=None if labels is None else pack(_correct(outputs, labels)),
         same_top1=None if same is None else pack(same),
-        signal=tuple(map(rounded, blocks[:, 0])),
-        noise=tuple(map(rounded, blocks[:, 1])),
-        output_sqnr_db=tuple(stored_sqnr_db(*of_output) for of_output in energies.sum(axis=0).tolist()),
+        signal=tuple(map(rounded, signal)),
+        noise=tuple(map(rounded, noise)),
     )
 
 

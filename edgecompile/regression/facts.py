@@ -148,7 +148,7 @@ class BuildFacts:
                 return f"{name} has {len(digits)} hexadecimal digits for {self.samples} samples"
         blocks = len(blocks_of(self.samples))
         for name, scores in of_runs.items():
-            found = (len(scores.signal), len(scores.noise), len(scores.output_sqnr_db))
-            if found != (blocks, blocks, len(self.outputs)):
-                return f"{name}: signal, noise and output_sqnr_db have {found} numbers"
+            for energies in (scores.signal, scores.noise):
+                if [*map(len, energies)] != [blocks] * len(self.outputs):
+                    return f"{name}: signal or noise is not of {len(self.outputs)} outputs in {blocks} blocks"
         return None

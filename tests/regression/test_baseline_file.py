@@ -12,7 +12,7 @@ from edgecompile.regression.baseline import read_baseline
 
 @pytest.fixture(scope="module")
 def bundle(build) -> Path:
-    return build()
+    return build(format=("pte", "onnx"))
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +118,8 @@ def test_other_evaluation_data(build, baseline, capsys):
     [
         ("scores/correct", "ff"),
         ("scores/same_top1", ""),
-        ("scores/noise", [1]),
-        ("scores/output_sqnr_db", []),
+        ("scores/noise", [[1]]),
+        ("scores/signal", []),
     ],
 )
 def test_scores_of_fewer_samples(bundle, edited, capsys, place, value):
