@@ -9,16 +9,21 @@ from edgecompile.errors import OutputNotWritableError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file aside, in UTF-8, and rename it.
+    """Write a file aside, in UTF-8, and rename it; a symbolic link goes on leading to it.
 
     Raises:
         OutputNotWritableError: The file cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    data = text.encode("utf-8", "replace")  # a name may hold half a surrogate pair
     try:
+        final = path.resolve()
+        if final.exists() and not final.is_file():  # /dev/stdout, say, is not to be replaced
+            final.write_bytes(data)
+            return
+        aside = final.with_name(f".{final.name}.{os.getpid()}.partial")
         try:
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
+            aside.write_bytes(data)
+            aside.replace(final)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
