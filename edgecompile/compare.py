@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +21,7 @@ class Closeness:
     Attributes:
         sqnr_db: Signal to quantization noise ratio in dB, `10 log10(sum(float^2) / sum(error^2))`;
             infinite where there is no error.
-        max_abs_error: The largest absolute difference.
+        max_abs_error: The largest absolute difference; the largest number where it is infinite or none.
         agreement: The share of samples, 0 to 1, whose largest entry of the first output is the same
             (top-1); None where the outputs have no axis to take it over.
     """
@@ -40,7 +42,8 @@ def closeness(outputs: Outputs, expected: Outputs) -> Closeness:
             of_reference, of_error = _energies(value, reference)
             signal, noise = signal + of_reference, noise + of_error
             error = (value.double() - reference.double()).abs()
-            largest = max(largest, float(error.max()) if error.numel() else 0.0)
+            worst = float(error.max()) if error.numel() else 0.0
+            largest = max(largest, worst if math.isfinite(worst) else sys.float_info.max)
     return Closeness(
         sqnr_db=sqnr_db(signal, noise), max_abs_error=largest, agreement=agreement(outputs, expected)
     )

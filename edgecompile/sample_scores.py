@@ -20,7 +20,8 @@ BLOCKS = 32
 Bits = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
 """One bit a sample, the first sample highest, in hexadecimal, padded with zeros at the end."""
 
-_Energies = tuple[tuple[Annotated[float, Field(ge=0)] | None, ...], ...]
+_MOST_ENERGY = 1e300  # so that sums are finite, too
+_Energies = tuple[tuple[Annotated[float, Field(ge=0, le=_MOST_ENERGY)] | None, ...], ...]
 
 
 @with_config(STRICT)
@@ -33,7 +34,7 @@ class SampleScores:
         same_top1: Which have float's top-1; None where the first output has no classes.
         signal: By output, the energy of the float model's, `sum(float^2)`, in each block of samples (see
             `blocks_of`).
-        noise: The energy of the error there. An energy that is infinite or NaN is None.
+        noise: The energy of the error there. An energy that is infinite (over 1e300) or NaN is None.
     """
 
     correct: Bits | None
@@ -83,4 +84,4 @@ def blocks_of(count: int) -> list[range]:
 
 def rounded(energies: Sequence[float]) -> tuple[float | None, ...]:
     """Return energies to six digits, as a report holds them."""
-    return tuple(float(f"{energy:.6g}") if math.isfinite(energy) else None for energy in energies)
+    return tuple(float(f"{energy:.6g}") if energy <= _MOST_ENERGY else None for energy in energies)

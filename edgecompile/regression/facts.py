@@ -11,7 +11,7 @@ from edgecompile.program import Precision
 from edgecompile.sample_scores import SampleScores, blocks_of, digits_for
 from edgecompile.strict_toml import STRICT
 
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -126,7 +126,7 @@ class BuildFacts:
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
     host: str
-    samples: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1, lt=2**63)]
     data_sha256: str
     calibration_sha256: str | None
     float_correct: str | None

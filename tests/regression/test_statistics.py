@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecompile.compare import closeness, sample_scores
+from edgecompile.evaluate import Quality
 from edgecompile.regression.paired_tests import bootstrap_sqnr_drop, mcnemar
 from edgecompile.regression.sketch import sketch, sketched_sqnr_db
+from edgecompile.report import quality_dict
 from edgecompile.sample_scores import blocks_of, pack, unpack
 
 
@@ -46,6 +49,16 @@ def test_scores_add_up_to_the_closeness():
     assert scores.correct == scores.same_top1  # the labels are float's top-1
     first = closeness([(own[0],) for own in found], [(own[0],) for own in wanted])
     assert 10 * math.log10(signal[0].sum() / noise[0].sum()) == pytest.approx(first.sqnr_db, abs=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_error_of_outputs_that_are_no_numbers(bad):
+    """It is the worst that there is, and neither none nor what JSON cannot hold."""
+    wanted = [(torch.ones(1, 3),)] * 2
+    found = closeness([(torch.full((1, 3), bad),), (torch.ones(1, 3),)], wanted)
+    row = quality_dict(Quality(name="pte", against_float=found, accuracy=None))
+    assert row["against_float"]["max_abs_error"] == sys.float_info.max
+    assert row["against_float"]["sqnr_db"] == -100
 
 
 def test_outputs_that_are_no_numbers():
@@ -152,6 +165,13 @@ def test_sketch_tells_how_far_outputs_are_apart():
 def test_sketch_never_changes():
     """Baselines are kept for years: these are the first projections of the first one."""
     assert sketch([[np.arange(6.0).reshape(2, 3)]])[:4] == (9.0, 5.0, -13.0, 1.0)
+
+
+def test_sketches_of_huge_numbers_are_compared():
+    """Of masked logits, or written by hand."""
+    masked = [[np.array([[1.0, -np.inf]])]]
+    assert sketched_sqnr_db(sketch(masked), sketch(masked)) == math.inf
+    assert sketched_sqnr_db([1e308, 1.0], [-1e308, 1.0]) == pytest.approx(-6.02, abs=0.01)
 
 
 def test_sketches_of_other_outputs():
