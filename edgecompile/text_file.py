@@ -9,25 +9,25 @@ from edgecompile.errors import OutputNotWritableError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file aside, in UTF-8, and rename it.
-
-    Raises:
-        OutputNotWritableError: The file cannot be written.
-    """
-    write_bytes(path, text.encode())
+    """Write a file in UTF-8, as `write_bytes` does."""
+    write_bytes(path, text.encode("utf-8", "replace"))  # a name may hold half a surrogate pair
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file aside and rename it.
+    """Write a file aside, and rename it; a symbolic link goes on leading to it.
 
     Raises:
         OutputNotWritableError: The file cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        final = path.resolve()
+        if final.exists() and not final.is_file():  # /dev/stdout, say, is not to be replaced
+            final.write_bytes(data)
+            return
+        aside = final.with_name(f".{final.name}.{os.getpid()}.partial")
         try:
             aside.write_bytes(data)
-            aside.replace(path)
+            aside.replace(final)
         finally:
             aside.unlink(missing_ok=True)
     except OSError as error:
