@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, with_config
 
 from edgecompile.errors import AlteredFileError, InvalidManifestError, InvalidReportError, NotABundleError
+from edgecompile.pipeline import Pipeline
 from edgecompile.program import Declined, Precision
 from edgecompile.setting import Value
 from edgecompile.strict_toml import STRICT, parse
@@ -100,6 +101,7 @@ class Manifest:
         goldens: How many golden inputs lie in `goldens/`.
         files: SHA-256 of every file but the manifest itself, by its path relative to the bundle.
         toolchain: Versions of the packages that made the bundle.
+        pipeline: What stands before and after the model, with nothing left unsaid; None for nothing.
     """
 
     schema_version: Literal[1]
@@ -114,6 +116,7 @@ class Manifest:
     files: dict[str, str]
     toolchain: dict[str, str]
     settings: tuple[SettingEntry, ...]
+    pipeline: Pipeline | None = None  # bundles from before it have none
 
 
 @dataclass(frozen=True, kw_only=True)

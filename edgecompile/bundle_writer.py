@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +17,14 @@ from edgecompile.artifact import (
     Emitted,
     Manifest,
     SettingEntry,
+    TensorEntry,
     load_bundle,
+    sha256,
     write_manifest,
 )
-from edgecompile.errors import DiskFullError, EdgecompileError, OutputNotWritableError
+from edgecompile.errors import DiskFullError, EdgecompileError, InvalidConfigError, OutputNotWritableError
 from edgecompile.owned_folder import is_abandoned, locked_folder, owned_folder
+from edgecompile.pipeline import LABELS, Pipeline, fitted, labels_data
 from edgecompile.progress import Progress
 from edgecompile.settings import BuildSettings, check_replaceable
 from edgecompile.stage_cache import Result
@@ -51,7 +54,7 @@ def write_bundle(
         progress.start(f"write {target.name}")
         progress.finish(f"{final} is up to date")
         return existing
-    contents = files.value().contents
+    contents = files.value().contents | _label_files(settings)
     progress.start(f"write {target.name}")
     with replaced_folder(final) as folder:
         for entry, item in zip(manifest.artifacts, artifacts, strict=True):
@@ -74,23 +77,45 @@ def _manifest(
 ) -> Manifest:
     known = files.summary
     entries = tuple(artifact_of(known["name"], item) for item in artifacts)
+    inputs = tuple(tensor_entry(row) for row in known["inputs"])
+    outputs = tuple(tensor_entry(row) for row in known["outputs"])
+    labels = {name: sha256(data) for name, data in _label_files(settings).items()}
     return Manifest(
         schema_version=SCHEMA_VERSION,
         edgecompile_version=__version__,
         name=known["name"],
         target=target.name,
         precision=known["precision"],
-        inputs=tuple(tensor_entry(row) for row in known["inputs"]),
-        outputs=tuple(tensor_entry(row) for row in known["outputs"]),
+        inputs=inputs,
+        outputs=outputs,
         artifacts=entries,
         goldens=known["goldens"],
-        files=dict(sorted((known["files"] | {entry.path: entry.sha256 for entry in entries}).items())),
+        files=dict(
+            sorted((known["files"] | labels | {entry.path: entry.sha256 for entry in entries}).items())
+        ),
         toolchain={package: version(package).partition("+")[0] for package in _TOOLCHAIN},
         settings=tuple(
             SettingEntry(name=item.name, value=item.value, origin=item.origin)
             for item in settings.own_settings()
         ),
+        pipeline=_pipeline(settings, inputs, outputs),
     )
+
+
+def _pipeline(
+    settings: BuildSettings, inputs: Sequence[TensorEntry], outputs: Sequence[TensorEntry]
+) -> Pipeline | None:
+    if settings.pipeline is None:
+        return None
+    count = None if settings.labels is None else len(settings.labels)
+    where = settings.origins["pipeline"]
+    return fitted(
+        settings.pipeline, inputs, outputs, label_count=count, error=InvalidConfigError, where=where
+    )
+
+
+def _label_files(settings: BuildSettings) -> dict[str, bytes]:
+    return {} if settings.labels is None else {LABELS: labels_data(settings.labels)}
 
 
 def _whole_bundle(folder: Path, manifest: Manifest) -> Bundle | None:
@@ -106,10 +131,16 @@ def _whole_bundle(folder: Path, manifest: Manifest) -> Bundle | None:
 
 
 @contextmanager
-def replaced_folder(final: Path) -> Iterator[Path]:
-    """Give a temporary sibling to write to; rename it to `final` at the end, or remove it on any error."""
+def replaced_folder(final: Path, check: Callable[[Path], None] = check_replaceable) -> Iterator[Path]:
+    """Give a temporary sibling to write to; rename it to `final` at the end, or remove it on any error.
+
+    Raises:
+        OutputNotWritableError: It cannot be written.
+        DiskFullError: The disk filled up; what was there is kept.
+        EdgecompileError: What `check` raises for a folder that must not be replaced.
+    """
     aside = final.with_name(f".{final.name}.{os.getpid()}.partial")
-    check_replaceable(final)
+    check(final)
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:

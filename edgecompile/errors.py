@@ -254,6 +254,40 @@ class OutputNotWritableError(EdgecompileError):
     code = "output-not-writable"
 
 
+class UnknownPlatformError(UnknownNameError):
+    """`--platform` names no module in embedding/platforms/."""
+
+    code = "unknown-platform"
+    kind = "platform"
+    listing = "`edgecompile embed --help` says more."
+
+
+class PlatformFormatError(UnknownNameError):
+    """`embed --format` names a format that the platform has no engine for."""
+
+    code = "platform-format"
+    kind = "format for this platform"
+    listing = "docs/embed.md says which platform takes which."
+
+
+class FormatNotInBundleError(EdgecompileError):
+    """The bundle has no artifact that the platform can take."""
+
+    code = "format-not-in-bundle"
+
+
+class FolderNotEmptyError(EdgecompileError):
+    """The folder of `embed` holds something that was not asked to be replaced."""
+
+    code = "folder-not-empty"
+
+
+class NameCollisionError(EdgecompileError):
+    """Two names of a model become the same identifier."""
+
+    code = "name-collision"
+
+
 class DiskFullError(EdgecompileError):
     """The disk filled up while a bundle was written."""
 
@@ -361,6 +395,13 @@ class NothingToPruneError(EdgecompileError):
     """A model without channels that can be removed, or without weights that can become zero."""
 
     code = "nothing-to-prune"
+    exit_status = 3
+
+
+class NotEmbeddableError(EdgecompileError):
+    """A platform has no type for an input or output, or none for its shape."""
+
+    code = "not-embeddable"
     exit_status = 3
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from edgecompile.dataset import Sample
 from edgecompile.errors import InvalidManifestError
 
 _FOLDER = "goldens"
+Kind = Literal["input", "float", "reference"]
 Golden = tuple[Sample, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]
 """A sample, and the outputs of the float model and of the reference for it."""
 
@@ -51,13 +53,19 @@ def read_goldens(bundle: Bundle) -> tuple[list[Sample], list[tuple[torch.Tensor,
     manifest = bundle.manifest
     samples, outputs = [], []
     for index in range(manifest.goldens):
-        inputs = tuple(_read_golden(bundle, index, "input", entry) for entry in manifest.inputs)
+        inputs = tuple(read_golden(bundle, index, "input", entry) for entry in manifest.inputs)
         samples.append(Sample(inputs=inputs, label=None))
-        outputs.append(tuple(_read_golden(bundle, index, "float", entry) for entry in manifest.outputs))
+        outputs.append(tuple(read_golden(bundle, index, "float", entry) for entry in manifest.outputs))
     return samples, outputs
 
 
-def _read_golden(bundle: Bundle, index: int, kind: str, entry: TensorEntry) -> torch.Tensor:
+def read_golden(bundle: Bundle, index: int, kind: Kind, entry: TensorEntry) -> torch.Tensor:
+    """Return one tensor of a golden.
+
+    Raises:
+        AlteredFileError: The file is not the one that was built.
+        InvalidManifestError: The array is not what the manifest says.
+    """
     file = _file(index, kind, entry.name)
     try:
         array = np.load(io.BytesIO(bundle.read(file)), allow_pickle=False)

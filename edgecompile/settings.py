@@ -25,6 +25,7 @@ from edgecompile.errors import (
     UnsupportedPrecisionError,
     UsageError,
 )
+from edgecompile.pipeline import Pipeline, read_label_file
 from edgecompile.problems import Problems
 from edgecompile.program import Precision
 from edgecompile.pruning.sparsity import Sparsity, parse_sparsity
@@ -56,6 +57,7 @@ class Options:
     max_accuracy_drop: Annotated[float, Field(ge=0, le=100)] | None = None
     min_sqnr_db: Annotated[float, Field(ge=0)] | None = None
     sensitivity: bool | None = None
+    pipeline: Pipeline | None = None
 
 
 DEFAULTS = Options(
@@ -90,6 +92,8 @@ class BuildSettings:
         overrides: What is said instead of the targets' tables `pruning` and `quantization`; all keys exist.
         budget: What quality must hold; layers stay in float where it does not.
         sensitivity: Whether the report tells what the rounding of each layer costs.
+        pipeline: What stands before and after the model; None for nothing.
+        labels: The names of the classes that the pipeline tells; None for numbers.
         origins: Where each of the settings comes from, by its name on the command line.
     """
 
@@ -109,6 +113,8 @@ class BuildSettings:
     overrides: tuple[Setting, ...] = ()
     budget: Budget = field(default_factory=Budget)
     sensitivity: bool = False
+    pipeline: Pipeline | None = None
+    labels: tuple[str, ...] | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
 
     def own_settings(self) -> tuple[Setting, ...]:
@@ -130,6 +136,7 @@ class BuildSettings:
             "max-accuracy-drop": self.budget.max_accuracy_drop,
             "min-sqnr-db": self.budget.min_sqnr_db,
             "sensitivity": self.sensitivity,
+            "pipeline": _parts_of(self.pipeline),
         }
         own = (
             Setting(name=name, value=value, origin=self.origins.get(name, "default"))
@@ -176,6 +183,9 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
     if "sparsity" in chosen:
         with problems.collecting():
             sparsity = parse_sparsity(str(chosen["sparsity"]), origins["sparsity"])
+    labels = None
+    with problems.collecting():
+        labels = _labels(chosen.get("pipeline"), origins)
     settings = BuildSettings(
         model=model,
         targets=tuple(dict.fromkeys(chosen["target"])),
@@ -195,6 +205,8 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
             max_accuracy_drop=chosen.get("max_accuracy_drop"), min_sqnr_db=chosen.get("min_sqnr_db")
         ),
         sensitivity=chosen["sensitivity"],
+        pipeline=chosen.get("pipeline"),
+        labels=labels,
         origins=origins,
     )
     _check(settings, problems)
@@ -246,7 +258,28 @@ def _read_config(path: Path) -> Options:
         calibration=beside(path, options.calibration),
         evaluation=beside(path, options.evaluation),
         output=beside(path, options.output),
+        pipeline=_beside_labels(path, options.pipeline),
     )
+
+
+def _beside_labels(file: Path, pipeline: Pipeline | None) -> Pipeline | None:
+    if pipeline is None or pipeline.classes is None or pipeline.classes.labels is None:
+        return pipeline
+    labels = str(file.parent / pipeline.classes.labels)
+    return replace(pipeline, classes=replace(pipeline.classes, labels=labels))
+
+
+def _labels(pipeline: Pipeline | None, origins: Mapping[str, str]) -> tuple[str, ...] | None:
+    if pipeline is None or pipeline.classes is None or pipeline.classes.labels is None:
+        return None
+    return read_label_file(Path(pipeline.classes.labels), InvalidConfigError, origins["pipeline"])
+
+
+def _parts_of(pipeline: Pipeline | None) -> tuple[str, ...]:
+    """Return which parts of a pipeline there are, for the plan; the manifest has all that they say."""
+    if pipeline is None:
+        return ()
+    return tuple(item.name for item in dataclasses.fields(pipeline) if getattr(pipeline, item.name))
 
 
 def beside(file: Path, text: str | None) -> str | None:

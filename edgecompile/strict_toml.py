@@ -96,7 +96,7 @@ def _problem(
 def _known_keys(schema: Any, place: tuple[int | str, ...]) -> tuple[str, ...]:
     """Return the keys that the table at `place` below `schema` may hold."""
     for part in place:
-        schema = _present(schema)
+        schema = _without_none(schema)
         arguments = get_args(schema)
         if get_origin(schema) is tuple:
             schema = arguments[0]
@@ -104,13 +104,13 @@ def _known_keys(schema: Any, place: tuple[int | str, ...]) -> tuple[str, ...]:
             schema = arguments[1]  # a mapping's values
         else:
             schema = get_type_hints(schema)[str(part)]
-    schema = _present(schema)
+    schema = _without_none(schema)
     alias = getattr(schema, "__pydantic_config__", {}).get("alias_generator", str)
     return tuple(alias(field.name) for field in dataclasses.fields(schema))
 
 
-def _present(schema: Any) -> Any:
-    """Return the type of what may be None as well."""
+def _without_none(schema: Any) -> Any:
+    """Return the type that a value has, if it is there."""
     arguments = get_args(schema)
     if type(None) not in arguments:
         return schema

@@ -1,5 +1,6 @@
 #include "sha256.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstring>
@@ -85,6 +86,12 @@ class Sha256 {
 };
 
 }  // namespace
+
+std::string sha256_of(const void* data, size_t size) {
+  Sha256 hash;
+  hash.update(static_cast<const char*>(data), size);
+  return hash.finish();
+}
 
 Status sha256_of_file(const std::string& path, std::string& hexadecimal) {
   std::ifstream file(path, std::ios::binary);

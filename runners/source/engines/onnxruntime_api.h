@@ -35,7 +35,8 @@ struct Api {
   Status* (*create_env)(LoggingLevel, const char* log_id, Env** out);  // 3
   Unused<3> unused_4;
   Status* (*create_session)(const Env*, const char* path, const SessionOptions*, Session** out);  // 7
-  Unused<1> unused_8;
+  Status* (*create_session_from_array)(const Env*, const void* data, size_t size_bytes, const SessionOptions*,
+                                       Session** out);  // 8
   Status* (*run)(Session*, const RunOptions*, const char* const* input_names, const Value* const* inputs,
                  size_t input_count, const char* const* output_names, size_t output_count,
                  Value** outputs);                          // 9

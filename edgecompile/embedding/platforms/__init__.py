@@ -1,0 +1,1 @@
+"""The platforms: `web` is `web.py`, class `Web`, and its templates are in `templates/web/`."""

@@ -1,0 +1,114 @@
+"""The command line in this process, a small real bundle with a pipeline, and real pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from edgecompile.cli.main import main
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+
+import photographs  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Finished:
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Finished]:
+    """Run a command line in this process."""
+
+    def run(*arguments: object) -> Finished:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main([str(argument) for argument in arguments])
+        return Finished(status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+NETWORK = """
+import numpy as np
+import torch
+from photographs import photograph
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2), nn.ReLU6(), nn.Conv2d(16, 16, 3, groups=16), nn.ReLU6(),
+            nn.Conv2d(16, 24, 1),
+        )
+        self.head = nn.Linear(24, 6)
+
+    def forward(self, picture):
+        return self.head(self.features(picture).mean([2, 3]))
+
+def make():
+    torch.manual_seed(0)
+    return Net(), (torch.rand(1, 3, 40, 48),)
+
+def pictures():
+    torch.manual_seed(1)
+    for name in ("skimage/data/coffee.png", "sklearn/datasets/images/china.jpg"):
+        picture = photograph(name)
+        for _ in range(6):
+            x, y = (int(torch.randint(0, side - 200, ())) for side in picture.size)
+            crop = np.asarray(picture.crop((x, y, x + 190, y + 160)).resize((48, 40)), np.float32)
+            yield torch.from_numpy((crop / 255 - 0.45) / 0.25).permute(2, 0, 1)
+"""
+
+CONFIG = """
+target = ["android-arm64"]
+format = ["pte", "onnx"]
+calibration = "small.py:pictures"
+output = "out"
+
+[pipeline.picture]
+short_side = 50
+mean = [0.45]
+std = [0.25]
+
+[pipeline.classes]
+top_k = 3
+labels = "labels.txt"
+"""
+
+LABELS = ("cat", "größe", '"; \\ ${x} %s', "d", "e", "*/ 猫")
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with a pipeline, that the command line built for android-arm64."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "small.py").write_text(f"import sys\nsys.path.insert(0, {str(EXAMPLES)!r})\n{NETWORK}")
+    (folder / "edgecompile.toml").write_text(CONFIG)
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
+    assert main(["build", f"{folder}/small.py:make", "--config", f"{folder}/edgecompile.toml"]) == 0
+    return folder / "out/android-arm64"
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Ten real photographs of many sizes, as PNG, which decodes to the same pixels everywhere."""
+    folder = tmp_path_factory.mktemp("pictures")
+    paths = []
+    for number in range(10):
+        photograph = photographs.photograph(photographs.PHOTOGRAPHS[number])
+        path = folder / f"{number}.png"
+        photograph.crop((0, 0, photograph.width - 31 * number, photograph.height)).save(path)
+        paths.append(path)
+    return paths
