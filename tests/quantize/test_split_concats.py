@@ -76,7 +76,7 @@ class Joined(nn.Module):
         return first * self.readers[1](joined) if self.several else first
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31))
 def test_any_parts_change_nothing(seed):
     net = Joined(seed)

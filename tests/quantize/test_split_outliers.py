@@ -73,7 +73,7 @@ def test_a_network_without_outliers_is_left_alone():
     assert len(found.counts) == 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31))
 def test_any_counts_of_what_can_be_repeated_change_nothing(seed):
     program = captured(Randoms(seed), 1, 4, 6, 6)

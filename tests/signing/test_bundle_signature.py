@@ -135,7 +135,7 @@ def refused_with(path, data, folder, keys):
 PLACES = st.floats(0, 1, exclude_max=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(name=st.sampled_from([*LISTED, "manifest.json"]), place=PLACES, mask=st.integers(1, 255))
 def test_any_byte_of_any_file(kept, keys, name, place, mask):
     data = bytearray((kept / name).read_bytes())
@@ -153,7 +153,7 @@ def test_every_byte_of_the_signature(kept, keys):
             assert refused_with(kept / SIGNATURE, bytes(data), kept, keys) == "signature-invalid"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(name=st.sampled_from([*LISTED, "manifest.json", SIGNATURE]), place=PLACES)
 def test_any_file_cut_short(kept, keys, name, place):
     data = (kept / name).read_bytes()
@@ -161,14 +161,14 @@ def test_any_file_cut_short(kept, keys, name, place):
     assert code == ("altered-file" if name in LISTED else "signature-invalid")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(name=st.sampled_from([*LISTED, "manifest.json", SIGNATURE]), more=st.binary(min_size=1, max_size=9))
 def test_any_file_with_more_at_its_end(kept, keys, name, more):
     code = refused_with(kept / name, (kept / name).read_bytes() + more, kept, keys)
     assert code == ("altered-file" if name in LISTED else "signature-invalid")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(position=st.integers(0, 31), mask=st.integers(1, 255))
 def test_any_byte_of_the_key(kept, keys, position, mask):
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

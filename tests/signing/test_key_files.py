@@ -237,7 +237,7 @@ def test_the_private_key_is_not_for_those_who_verify(keys, bundle, cli):
     assert status == 2 and "error[invalid-key]" in err
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
 def test_a_damaged_file_gives_another_key_or_none(keys, tmp_path_factory, place, mask):
     """Some bits of the text say nothing: the line ends, and two of base64's last letter."""
