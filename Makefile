@@ -69,13 +69,16 @@ $(SYSTEM): Makefile | $(READY)
 	fi
 	@touch $@
 
-# The slow tests compile and run what `embed` writes for Android; without npm and Java they skip that and say so.
-$(KOTLIN): | $(READY)
+# The slow tests compile what `embed` writes for Android and React Native; without npm and Java they skip that and
+# say so. No scripts: react-native-executorch would download its engines.
+$(KOTLIN): | $(READY) $(SYSTEM)
 	@if command -v npm >/dev/null && command -v java >/dev/null; then \
-	  npm install --silent --no-save --prefix $(VENV)/npm kotlin-compiler@2.4.20 || \
-	    echo 'note: npm failed; tests that need the Kotlin compiler are skipped' >&2; \
+	  npm install --silent --no-save --ignore-scripts --legacy-peer-deps --prefix $(VENV)/npm \
+	    kotlin-compiler@2.4.20 typescript@5.9.3 react-native-executorch@0.10.2 react-native-blob-util@0.24.11 \
+	    @types/react@19.3.3 || \
+	    echo 'note: npm failed; tests that need these compilers are skipped' >&2; \
 	else \
-	  echo 'note: no npm or no java: tests that need the Kotlin compiler are skipped' >&2; \
+	  echo 'note: no npm or no java: tests that need a Kotlin or TypeScript compiler are skipped' >&2; \
 	fi
 
 # Debian's python3.11 without python3.11-venv has no ensurepip: there, pip puts itself in.

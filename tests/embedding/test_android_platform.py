@@ -24,7 +24,7 @@ LIBRARIES = KOTLINC.parents[1] / "lib"
 
 needs_kotlin = pytest.mark.skipif(
     not KOTLINC.exists() or shutil.which("java") is None,
-    reason="no Kotlin compiler: make setup with npm and Java",
+    reason="no Kotlin compiler: make test-slow, with npm and Java",
 )
 
 GREY = Pipeline(
