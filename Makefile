@@ -6,6 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
+KOTLIN := $(VENV)/npm/node_modules/kotlin-compiler
 CXX_SOURCES = $(shell git ls-files '*.cpp' '*.h' 2>/dev/null)
 
 # One file of tests stays in one worker, which then builds what its tests share just once.
@@ -26,7 +27,7 @@ demo: $(READY) $(SYSTEM) ## compile and validate MobileNetV2 and a digits networ
 test: $(READY) $(SYSTEM) ## run the tests (two processes)
 	$(PYTEST) -m "not slow"
 
-test-slow: $(READY) $(SYSTEM) ## run the tests that take minutes
+test-slow: $(READY) $(SYSTEM) $(KOTLIN) ## run the tests that take minutes
 	$(PYTEST) -m slow
 
 check: $(READY) ## lint, formatting and types, without changing anything
@@ -69,6 +70,22 @@ $(SYSTEM): Makefile | $(READY)
 	  echo 'note: not root on Debian: without the packages that the Makefile names here some tests skip' >&2; \
 	fi
 	@touch $@
+
+# The slow tests compile what `embed` writes for Android and React Native; without npm and Java they skip that and
+# say so. No scripts: react-native-executorch would download its engines.
+$(KOTLIN): | $(READY) $(SYSTEM)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless \
+	    >/dev/null || echo 'note: apt-get failed: there may be no Java' >&2; \
+	fi
+	@if command -v npm >/dev/null && command -v java >/dev/null; then \
+	  npm install --silent --no-save --ignore-scripts --legacy-peer-deps --prefix $(VENV)/npm \
+	    kotlin-compiler@2.4.20 typescript@5.9.3 react-native-executorch@0.10.2 react-native-blob-util@0.24.11 \
+	    @types/react@19.3.3 || \
+	    echo 'note: npm failed; tests that need these compilers are skipped' >&2; \
+	else \
+	  echo 'note: no npm or no java: tests that need a Kotlin or TypeScript compiler are skipped' >&2; \
+	fi
 
 # Debian's python3.11 without python3.11-venv has no ensurepip: there, pip puts itself in.
 $(BIN)/pip:

@@ -51,6 +51,8 @@ PLAIN_QUANTIZATION = {
     "activation_observer": "histogram",
     "equalization": False,
     "bias_absorption": False,
+    "concat_splitting": False,
+    "channel_splitting": 0,
     "weight_rounding": "nearest",
     "bias_correction": False,
 }

@@ -29,6 +29,8 @@ MODELS = ("mobilenet_v2", "efficientnet_lite0")
 PLAIN = {
     "equalization": False,
     "bias_absorption": False,
+    "concat_splitting": False,
+    "channel_splitting": 0,
     "weight_rounding": "nearest",
     "bias_correction": False,
 }

@@ -212,8 +212,25 @@ def load_bundle(path: Path) -> Bundle:
             hint="`edgecompile build` writes one bundle a target, to OUTPUT/<target>/",
         )
     try:
-        data = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        text = file.read_bytes()
+    except OSError as error:
+        raise InvalidManifestError(
+            f"the manifest cannot be read: {error.strerror}", where=str(file), hint="build the bundle again"
+        ) from error
+    return parse_bundle(path, text)
+
+
+def parse_bundle(path: Path, text: bytes) -> Bundle:
+    """Return the bundle at `path`, whose manifest has been read already.
+
+    Raises:
+        InvalidManifestError: The manifest is truncated, altered, or of another schema version, or names
+            files outside the bundle.
+    """
+    file = path / MANIFEST
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise InvalidManifestError(
             f"the manifest cannot be read as JSON: {error}", where=str(file), hint="build the bundle again"
         ) from error

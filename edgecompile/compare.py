@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from edgecompile.decibels import sqnr_db, stored_sqnr_db
+from edgecompile.decibels import sqnr_db
 from edgecompile.sample_scores import SampleScores, blocks_of, pack, rounded
 
 
@@ -19,7 +21,7 @@ class Closeness:
     Attributes:
         sqnr_db: Signal to quantization noise ratio in dB, `10 log10(sum(float^2) / sum(error^2))`;
             infinite where there is no error.
-        max_abs_error: The largest absolute difference.
+        max_abs_error: The largest absolute difference; the largest number where it is infinite or none.
         agreement: The share of samples, 0 to 1, whose largest entry of the first output is the same
             (top-1); None where the outputs have no axis to take it over.
     """
@@ -40,7 +42,8 @@ def closeness(outputs: Outputs, expected: Outputs) -> Closeness:
             of_reference, of_error = _energies(value, reference)
             signal, noise = signal + of_reference, noise + of_error
             error = (value.double() - reference.double()).abs()
-            largest = max(largest, float(error.max()) if error.numel() else 0.0)
+            worst = float(error.max()) if error.numel() else 0.0
+            largest = max(largest, worst if math.isfinite(worst) else sys.float_info.max)
     return Closeness(
         sqnr_db=sqnr_db(signal, noise), max_abs_error=largest, agreement=agreement(outputs, expected)
     )
@@ -60,14 +63,14 @@ def sample_scores(outputs: Outputs, expected: Outputs, labels: Sequence[int] | N
             for got, wanted in zip(outputs, expected, strict=True)
         ]
     )
-    blocks = np.array([energies[list(block)].sum(axis=(0, 1)) for block in blocks_of(len(energies))])
+    blocks = np.array([energies[list(block)].sum(axis=0) for block in blocks_of(len(energies))])
+    signal, noise = blocks.transpose(2, 1, 0)  # (outputs, blocks) each
     same = _same_top1(outputs, expected)
     return SampleScores(
         correct=None if labels is None else pack(_correct(outputs, labels)),
         same_top1=None if same is None else pack(same),
-        signal=tuple(map(rounded, blocks[:, 0])),
-        noise=tuple(map(rounded, blocks[:, 1])),
-        output_sqnr_db=tuple(stored_sqnr_db(*of_output) for of_output in energies.sum(axis=0).tolist()),
+        signal=tuple(map(rounded, signal)),
+        noise=tuple(map(rounded, noise)),
     )
 
 

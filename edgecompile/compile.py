@@ -7,7 +7,7 @@ what each is made from, and how.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Bundle, Emitted
@@ -153,8 +153,14 @@ def _target_program(
     sparse = sparse_program(
         cache, pruned, calibration=calibration, evaluation=evaluation, target=target, settings=settings
     )
+    # Patterns of zeros that kernels know, such as two of four, are those of whole layers.
+    whole = replace(target, quantization=target.quantization.with_whole_layers)
     in_float = float_program(
-        cache, sparse.program, calibration=calibration, target=target, precision=precision
+        cache,
+        sparse.program,
+        calibration=calibration,
+        target=target if sparse.report is None else whole,
+        precision=precision,
     )
     mixed = None
     if settings.budget and calibration is not None:

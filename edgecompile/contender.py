@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecompile.artifact import Artifact, load_bundle
+from edgecompile.artifact import Artifact
 from edgecompile.connection import Connection
 from edgecompile.dataset import Sample
 from edgecompile.engine_libraries import runs_on
@@ -19,6 +19,7 @@ from edgecompile.program import Precision
 from edgecompile.progress import Progress
 from edgecompile.run_artifact import run_artifact
 from edgecompile.runner_build import built_runner
+from edgecompile.trusted_bundle import open_bundle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,11 @@ class Contender:
 
 
 def find_contenders(
-    bundles: Sequence[Path], formats: Sequence[str], connection: Connection, progress: Progress
+    bundles: Sequence[Path],
+    formats: Sequence[str],
+    connection: Connection,
+    progress: Progress,
+    public_keys: Sequence[Path] = (),
 ) -> tuple[tuple[Contender, ...], tuple[str, ...]]:
     """Return the artifacts that can run there, with their runners built, and why others cannot.
 
@@ -84,10 +89,14 @@ def find_contenders(
         formats: Those that are wanted; all, if empty.
         connection: Where they are to run.
         progress: Is told of the runners that must be built first.
+        public_keys: Files of public keys, one of which must have signed each bundle; `open_bundle` says more.
 
     Raises:
         NotABundleError: A path is no bundle.
         AlteredFileError: A file is not the one that was built.
+        SignatureMissingError: A bundle must be signed, and is not.
+        SignatureInvalidError: None of the keys has signed a bundle as it is.
+        UnlistedFileError: A bundle must be signed, and holds what was not.
         UnknownFormatError: No bundle has a wanted format.
         EngineLibrariesMissingError: None of them can run there.
     """
@@ -96,8 +105,7 @@ def find_contenders(
     seen: Counter[str] = Counter()
     common = os.path.commonpath([path.resolve() for path in bundles])
     for path in bundles:
-        bundle = load_bundle(path)
-        bundle.verify()
+        bundle = open_bundle(path, public_keys)
         samples, _ = read_goldens(bundle)
         known.update(item.format for item in bundle.artifacts)
         for item in bundle.artifacts:

@@ -12,8 +12,8 @@ EXACT_DB = 200.0
 
 
 def sqnr_db(signal: float, noise: float) -> float:
-    """Return the ratio of two energies in dB; NaN in the outputs counts as no signal at all."""
-    if math.isnan(noise) or math.isnan(signal):
+    """Return the ratio of two energies in dB; outputs that are no numbers count as no signal at all."""
+    if not (math.isfinite(noise) and math.isfinite(signal)):
         return -math.inf
     if noise == 0:
         return math.inf
@@ -22,10 +22,12 @@ def sqnr_db(signal: float, noise: float) -> float:
 
 def stored_sqnr_db(signal: float, noise: float) -> float | None:
     """Return the ratio as a report holds it: None where there is no error, and never infinite."""
-    if not (math.isfinite(signal) and math.isfinite(noise)):
-        return LOWEST_SQNR_DB
-    found = sqnr_db(signal, noise)
-    return None if found == math.inf else max(found, LOWEST_SQNR_DB)
+    return storable(sqnr_db(signal, noise))
+
+
+def storable(ratio_db: float) -> float | None:
+    """Return a ratio as a report holds it."""
+    return None if ratio_db == math.inf else max(ratio_db, LOWEST_SQNR_DB)
 
 
 def decibels(stored: float | None) -> float:

@@ -362,6 +362,12 @@ class AlteredFileError(EdgecompileError):
     code = "altered-file"
 
 
+class InvalidKeyError(EdgecompileError):
+    """A file of a key that is missing or damaged, of another kind, or whose passphrase is not known."""
+
+    code = "invalid-key"
+
+
 class UnreadableArtifactError(EdgecompileError):
     """An artifact that its format's reader rejects."""
 
@@ -434,6 +440,34 @@ class ValidationFailedError(EdgecompileError):
     """An artifact misses a threshold that its target states."""
 
     code = "validation-failed"
+    exit_status = 4
+
+
+class SignatureMissingError(EdgecompileError):
+    """A bundle that must be signed, and is not."""
+
+    code = "signature-missing"
+    exit_status = 4
+
+
+class SignatureInvalidError(EdgecompileError):
+    """A signature that is damaged, not the manifest's, or of a key that is not trusted."""
+
+    code = "signature-invalid"
+    exit_status = 4
+
+
+class UnlistedFileError(EdgecompileError):
+    """A signed bundle holds something that its manifest does not list."""
+
+    code = "unlisted-file"
+    exit_status = 4
+
+
+class DecryptionFailedError(EdgecompileError):
+    """An encrypted artifact that is damaged or was altered, or another key than the one it needs."""
+
+    code = "decryption-failed"
     exit_status = 4
 
 

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from edgecompile.printable import printable
 from edgecompile.readers.contents import ArtifactContents, LayerInfo, TensorInfo
 from edgecompile.text_table import WIDTH, plain_console
 
@@ -83,7 +84,7 @@ def _layer_table(layers: Sequence[LayerInfo], with_where: bool) -> Table:
 def plain(text: str) -> Text:
     """Return text that cannot steer or flood the terminal: an artifact's names may hold anything."""
     shown = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " \N{HORIZONTAL ELLIPSIS}"
-    return Text("".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in shown))
+    return Text(printable(shown))
 
 
 def _tensor(tensor: TensorInfo) -> str:

@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, TypeVar
 
 from pydantic import Field, with_config
 
 from edgecompile.errors import EdgecompileError
-from edgecompile.picture import Preparation
 from edgecompile.problems import Problems
 from edgecompile.strict_toml import STRICT
+
+if TYPE_CHECKING:
+    from edgecompile.picture import Preparation
 
 LABELS = "labels.txt"
 """The names of the classes in a bundle, one a line."""
@@ -69,6 +71,8 @@ class PictureInput:
 
     def preparation(self, shape: Sequence[int | None]) -> Preparation:
         """Return the arithmetic for an input of a shape that fits."""
+        from edgecompile.picture import Preparation  # numpy is not needed to read a manifest
+
         height, width = shape[2:] if self.layout == "nchw" else shape[1:3]
         assert height is not None and width is not None  # `fitted` has checked it
         return Preparation(

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,9 @@ class _Marked:
     """What a test's marker says."""
 
     model: str
-    baseline: Path | None
-    count_on: str | None
-    memory: bool
+    baseline: Path | None = None
+    count_on: str | None = None
+    memory: bool = False
     options: dict[str, Any]
 
 
@@ -94,7 +95,7 @@ def edgecompile_check(
     """
     marked = _marked(request)
 
-    def check(*, skip: tuple[str, ...] = (), tolerances: dict[str, float] | None = None) -> Check:
+    def check(*, skip: str | Sequence[str] = (), tolerances: dict[str, float] | None = None) -> Check:
         __tracebackhide__ = True
         if marked.baseline is None:
             pytest.fail(f"the marker `{_MARKER}` needs baseline=FILE for a check", pytrace=False)
@@ -102,9 +103,21 @@ def edgecompile_check(
         if request.config.getoption(_OPTION):
             _update(bundle.path, marked)
             request.node.user_properties.append((_WRITTEN, str(marked.baseline)))
-        return _checked(bundle.path, marked.baseline, skip, tolerances or {})
+        gates = (skip,) if isinstance(skip, str) else tuple(skip)
+        return _checked(bundle.path, marked.baseline, gates, tolerances or {})
 
     return check
+
+
+@contextmanager
+def _failing(hint: str = "") -> Iterator[None]:
+    """Let the test fail with what an error of ours says, without a traceback."""
+    from edgecompile.errors import EdgecompileError
+
+    try:
+        yield
+    except EdgecompileError as error:
+        raise pytest.fail.Exception(error.render() + hint, pytrace=False) from None
 
 
 def _marked(request: pytest.FixtureRequest) -> _Marked:
@@ -112,56 +125,50 @@ def _marked(request: pytest.FixtureRequest) -> _Marked:
     if marker is None or len(marker.args) != 1:
         example = f'@pytest.mark.{_MARKER}("model.py:make", target="android-arm64", ...)'
         pytest.fail(f"{request.node.nodeid} needs a marker that names its model: {example}", pytrace=False)
+    from edgecompile.errors import UsageError
     from edgecompile.settings import beside
+    from edgecompile.strict_toml import parse
 
-    file, said = request.path, dict(marker.kwargs)
-    baseline = said.pop("baseline", None)
-    count_on, memory = said.pop("count_on", None), bool(said.pop("memory", False))
+    file, options = request.path, dict(marker.kwargs)
+    own = {name: options.pop(name) for name in ("baseline", "count_on", "memory") if name in options}
     for name in ("calibration", "evaluation"):
-        said[name] = beside(file, said.get(name))
-    model = beside(file, marker.args[0])
-    assert model is not None
-    return _Marked(
-        model=model,
-        baseline=file.parent / baseline if baseline else None,
-        count_on=count_on,
-        memory=memory,
-        options=said,
-    )
+        if name in options:
+            options[name] = beside(file, str(options[name]))
+    said = {"model": beside(file, str(marker.args[0])), **own, "options": options}
+    with _failing():
+        marked = parse(_Marked, said, UsageError, lambda _: f"the marker of {request.node.nodeid}")
+    return replace(marked, baseline=file.parent / marked.baseline if marked.baseline else None)
 
 
-def _build(folder: Path, model: str, options: dict[str, Any]) -> Bundle:
-    __tracebackhide__ = True
+def _build(folder: Path, model: str | Path, options: dict[str, Any]) -> Bundle:
     from filelock import FileLock
 
     from edgecompile.artifact import load_bundle
     from edgecompile.cache import key
     from edgecompile.compile import build
-    from edgecompile.errors import EdgecompileError
+    from edgecompile.errors import UsageError
     from edgecompile.settings import Options, resolve
+    from edgecompile.strict_toml import parse
 
-    said: dict[str, Any] = dict(options)
+    said = {name.replace("_", "-"): value for name, value in options.items()}
     for name in ("target", "format"):
         said |= {name: (said[name],)} if isinstance(said.get(name), str) else {}
-    output = folder / key(str(Path.cwd()), model, json.dumps(said, sort_keys=True, default=str))
+    output = folder / key(str(Path.cwd()), str(model), json.dumps(said, sort_keys=True, default=str))
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        settings = resolve(model, Options(**said, output=str(output)))
+    with _failing():
+        if "output" in said:
+            raise UsageError("where a bundle goes is not said in tests: leave out 'output'")
+        flags = parse(Options, said, UsageError, lambda _: "the options of the build")
+        settings = resolve(str(model), replace(flags, output=str(output)))
         if len(settings.targets) != 1:
-            pytest.fail(f"edgecompile builds for one target here, not {settings.targets}", pytrace=False)
+            raise UsageError(f"a test builds for one target, not {', '.join(settings.targets)}")
         with FileLock(f"{output}.lock"):
             final = output / settings.targets[0]
             return load_bundle(final) if final.exists() else build(settings)[0]
-    except TypeError as error:
-        pytest.fail(f"the marker's options are not those of `edgecompile build`: {error}", pytrace=False)
-    except EdgecompileError as error:
-        pytest.fail(error.render(), pytrace=False)
 
 
 def _update(bundle: Path, marked: _Marked) -> None:
-    __tracebackhide__ = True
     from edgecompile.device import device_names
-    from edgecompile.errors import EdgecompileError
     from edgecompile.regression.baseline import write_baseline
     from edgecompile.regression.check import make_baseline
     from edgecompile.regression.facts import EmulatedCore
@@ -171,23 +178,18 @@ def _update(bundle: Path, marked: _Marked) -> None:
     if marked.count_on is not None:
         is_device = marked.count_on in device_names()
         core = EmulatedCore(device=marked.count_on) if is_device else EmulatedCore(cpu=marked.count_on)
-    try:
+    with _failing():
         made, _ = make_baseline(bundle, core=core, memory=marked.memory, earlier=marked.baseline)
         write_baseline(marked.baseline, made)
-    except EdgecompileError as error:
-        pytest.fail(error.render(), pytrace=False)
 
 
 def _checked(bundle: Path, baseline: Path, skip: tuple[str, ...], tolerances: dict[str, float]) -> Check:
     __tracebackhide__ = True
-    from edgecompile.errors import EdgecompileError
     from edgecompile.regression.check import check
     from edgecompile.regression.check_text import check_text
 
-    try:
+    with _failing(f"\n  pytest: `pytest {_OPTION}` writes the baseline"):
         found = check(bundle, baseline, skip=skip, overrides=tolerances)
-    except EdgecompileError as error:
-        pytest.fail(f"{error.render()}\n  pytest: `pytest {_OPTION}` writes the baseline", pytrace=False)
     if not found.passed:
         pytest.fail(f"{check_text(found)}\nif that was meant to be: `pytest {_OPTION}`", pytrace=False)
     return found

@@ -15,6 +15,7 @@ from rich.text import Text
 from edgecompile.artifact import Artifact
 from edgecompile.budget import MixedPrecision
 from edgecompile.compare import Closeness
+from edgecompile.decibels import storable
 from edgecompile.evaluate import Quality
 from edgecompile.finding import Finding
 from edgecompile.input_range import InputRange
@@ -242,12 +243,12 @@ def _agreement(found: Closeness) -> str:
 
 
 def quality_dict(row: Quality) -> dict[str, Any]:
-    """Return a row as JSON's types, without single samples; no error at all is an SQNR of null."""
+    """Return a row as JSON's types, without single samples; SQNRs as `decibels.py` stores them."""
     document = dataclasses.asdict(row)
     del document["scores"]
     for found in (document["against_float"], document["reference"]):
-        if found is not None and not math.isfinite(found["sqnr_db"]):
-            found["sqnr_db"] = None
+        if found is not None:
+            found["sqnr_db"] = storable(found["sqnr_db"])
     return document
 
 

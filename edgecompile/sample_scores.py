@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, with_config
 
 from edgecompile.strict_toml import STRICT
@@ -18,7 +20,8 @@ BLOCKS = 32
 Bits = Annotated[str, Field(pattern=r"^[0-9a-f]*$")]
 """One bit a sample, the first sample highest, in hexadecimal, padded with zeros at the end."""
 
-_Energy = Annotated[float, Field(ge=0)]
+_MOST_ENERGY = 1e300  # so that sums are finite, too
+_Energies = tuple[tuple[Annotated[float, Field(ge=0, le=_MOST_ENERGY)] | None, ...], ...]
 
 
 @with_config(STRICT)
@@ -29,16 +32,23 @@ class SampleScores:
     Attributes:
         correct: Which samples have the label as top-1; None without labels.
         same_top1: Which have float's top-1; None where the first output has no classes.
-        signal: The energy of the float outputs, `sum(float^2)`, of each block of samples (see `blocks_of`).
-        noise: The energy of the error there. An energy that is infinite or NaN is None.
-        output_sqnr_db: Of each of the model's outputs over all samples, as reports hold it (`decibels.py`).
+        signal: By output, the energy of the float model's, `sum(float^2)`, in each block of samples (see
+            `blocks_of`).
+        noise: The energy of the error there. An energy that is infinite (over 1e300) or NaN is None.
     """
 
     correct: Bits | None
     same_top1: Bits | None
-    signal: tuple[_Energy | None, ...]
-    noise: tuple[_Energy | None, ...]
-    output_sqnr_db: tuple[float | None, ...]
+    signal: _Energies
+    noise: _Energies
+
+    def energies(self) -> NDArray[np.float64]:
+        """Return the energies of signal and noise, (2, outputs, blocks); infinite where they are None."""
+        kept = [
+            [[math.inf if value is None else value for value in blocks] for blocks in part]
+            for part in (self.signal, self.noise)
+        ]
+        return np.array(kept, dtype=np.float64)
 
 
 def pack(bits: Sequence[bool]) -> str:
@@ -72,6 +82,6 @@ def blocks_of(count: int) -> list[range]:
     return [range(first, last) for first, last in itertools.pairwise(edges)]
 
 
-def rounded(energy: float) -> float | None:
-    """Return an energy to six digits, as a report holds it."""
-    return float(f"{energy:.6g}") if math.isfinite(energy) else None
+def rounded(energies: Sequence[float]) -> tuple[float | None, ...]:
+    """Return energies to six digits, as a report holds them."""
+    return tuple(float(f"{energy:.6g}") if energy <= _MOST_ENERGY else None for energy in energies)

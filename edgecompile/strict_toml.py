@@ -8,7 +8,6 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -111,7 +110,8 @@ def _known_keys(schema: Any, place: tuple[int | str, ...]) -> tuple[str, ...]:
 
 
 def _without_none(schema: Any) -> Any:
-    """Return the type that a table has, if it is there."""
-    if get_origin(schema) is not UnionType:
+    """Return the type that a value has, if it is there."""
+    arguments = get_args(schema)
+    if type(None) not in arguments:
         return schema
-    return next(part for part in get_args(schema) if part is not NoneType)
+    return next(argument for argument in arguments if argument is not type(None))

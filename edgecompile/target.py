@@ -67,6 +67,10 @@ class QuantizationSettings:
         calibration_samples: The most samples that are used, evenly spaced over the data.
         equalization: Whether channels are scaled before calibration, so that one scale a tensor fits all.
         bias_absorption: Whether what is constant in a channel moves into the biases of the layers after it.
+        concat_splitting: Whether layers read the inputs of a concatenation one by one where they have too
+            different ranges for one scale.
+        channel_splitting: The most multiply-accumulates, and the most parameters, as a share of all, that
+            channels with far too large weights may add by being computed several times; 0 for none.
         weight_rounding: To the nearest integer, so that the errors of a row cancel on the samples, or from
             there up or down as gradient descent on the layer's output finds.
         rounding_steps: Of adaptive rounding, for each layer.
@@ -93,6 +97,8 @@ class QuantizationSettings:
     weight_group_size: Literal[16, 32, 64, 128, 256] = 32
     equalization: bool
     bias_absorption: bool
+    concat_splitting: bool
+    channel_splitting: Annotated[float, Field(ge=0, le=1)]
     weight_rounding: Literal["nearest", "compensated", "adaptive"]
     rounding_steps: Annotated[int, Field(ge=1)]
     rounding_minutes: Annotated[float, Field(gt=0)]
@@ -102,6 +108,16 @@ class QuantizationSettings:
     distillation_minutes: Annotated[float, Field(gt=0)]
     distillation_batch: Annotated[int, Field(ge=1)]
     distillation_rate: Annotated[float, Field(gt=0)]
+
+    @property
+    def with_whole_layers(self) -> QuantizationSettings:
+        """The same without splits: each layer's weight has the shape and the zeros that it had."""
+        return dataclasses.replace(self, concat_splitting=False, channel_splitting=0)
+
+    @property
+    def weight_limit(self) -> int:
+        """The greatest absolute integer of a weight; the least, -128, is never used."""
+        return (1 << self.weight_bits - 1) - 1
 
     @property
     def statistics(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from rich.table import Table
 from torch.export import ExportedProgram
 
-from edgecompile.artifact import CONSTANTS, MANIFEST, PROGRAM, Bundle, load_bundle
+from edgecompile.artifact import CONSTANTS, MANIFEST, PROGRAM, Bundle
 from edgecompile.artifact_run import ArtifactRun, Place, in_python, over_connection
 from edgecompile.connection import Connection
 from edgecompile.dataset import Sample
@@ -30,6 +30,7 @@ from edgecompile.runner_build import built_runner
 from edgecompile.signature import inputs_of, outputs_of
 from edgecompile.target import Target, load_target
 from edgecompile.text_table import render, table
+from edgecompile.trusted_bundle import open_bundle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +131,7 @@ def validate(
     *,
     layers: bool = True,
     connection: Connection | None = None,
+    public_keys: Sequence[Path] = (),
     progress: Progress | None = None,
 ) -> Validation:
     """Run every artifact of a bundle in its engine on the goldens.
@@ -138,18 +140,21 @@ def validate(
         path: The bundle.
         layers: Also compare layer by layer; this lowers every layer on its own.
         connection: Also run the artifacts in their native runners there.
+        public_keys: Files of public keys, one of which must have signed the bundle; `open_bundle` says more.
         progress: Is told of each step.
 
     Raises:
         NotABundleError: `path` is no bundle.
         InvalidManifestError: The manifest or the program is damaged.
         AlteredFileError: A file is not the one that was built.
+        SignatureMissingError: The bundle must be signed, and is not.
+        SignatureInvalidError: None of the keys has signed the bundle as it is.
+        UnlistedFileError: The bundle must be signed, and holds what was not.
         EngineFailedError: An engine rejects an artifact.
         RunnerFailedError: A native runner crashed.
     """
     progress = progress or QuietProgress()
-    bundle = load_bundle(path)
-    bundle.verify()
+    bundle = open_bundle(path, public_keys)
     target = load_target(bundle.manifest.target)
     _check_formats(bundle, target)
     exported = read_program(bundle.read(PROGRAM), bundle.read(CONSTANTS), path / PROGRAM)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from edgecompile.cli.options import json_option, place_options, traceback_option
+from edgecompile.cli.options import json_option, place_options, public_key_option, traceback_option
 from edgecompile.errors import UsageError
 
 _TRACE = "edgecompile-trace.json"
@@ -50,6 +50,7 @@ def _cpu_numbers(context: click.Context, option: click.Parameter, value: str | N
     help="Where --per-op writes the Chrome/Perfetto trace.",
 )
 @click.option("--instructions", is_flag=True, help="Count executed instructions instead, on the emulator.")
+@public_key_option()
 @json_option
 @traceback_option
 def command(
@@ -66,6 +67,7 @@ def command(
     per_op: bool,
     trace: Path,
     instructions: bool,
+    public_keys: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Measure the artifacts of each BUNDLE in turns; ratios are to the first one."""
@@ -84,12 +86,12 @@ def command(
     with shown_progress() as progress, ExitStack() as stack:
         if instructions:
             emulator = stack.enter_context(counting_emulator(device=device, cpu=cpu))
-            contenders, notes = find_contenders(bundles, formats, emulator, progress)
+            contenders, notes = find_contenders(bundles, formats, emulator, progress, public_keys)
             counts = bench_instructions(contenders, emulator, repeats=rounds or 3, progress=progress)
             document, text = counts.to_dict(), counts.text()
         else:
             connection = stack.enter_context(connect(place, device=device, cpu=cpu))
-            contenders, notes = find_contenders(bundles, formats, connection, progress)
+            contenders, notes = find_contenders(bundles, formats, connection, progress, public_keys)
             engine = EngineOptions(threads=threads, cpus=cpus)
             times = bench(
                 contenders, connection, engine, rounds=rounds or 10, seconds=seconds, progress=progress

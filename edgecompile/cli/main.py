@@ -30,6 +30,7 @@ _AGAIN_SECONDS = 0.005
 COMMANDS = (
     *("build", "validate", "bench", "inspect", "report", "embed"),
     *("baseline", "check", "compare"),
+    *("keygen", "sign", "verify", "encrypt", "decrypt"),
     *("targets", "devices", "passes", "cache", "doctor"),
 )
 

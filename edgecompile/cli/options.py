@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -42,6 +43,19 @@ traceback_option = click.option(
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else, on stdout."
 )
+
+
+def public_key_option(*, required: bool = False) -> Callable[[Command], Command]:
+    """Return the option that says whose bundles are trusted, as the parameter `public_keys`."""
+    return click.option(
+        "--public-key",
+        "public_keys",
+        multiple=True,
+        required=required,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Only what the owner of this Ed25519 public key (PEM) signed. Repeatable: one of them.",
+    )
 
 
 def core_options(command: Command) -> Command:

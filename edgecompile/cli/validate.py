@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgecompile.cli.options import json_option, place_options, traceback_option
+from edgecompile.cli.options import json_option, place_options, public_key_option, traceback_option
 from edgecompile.errors import UsageError, ValidationFailedError
 
 
@@ -15,6 +15,7 @@ from edgecompile.errors import UsageError, ValidationFailedError
 @click.argument("bundle", type=click.Path(path_type=Path))
 @place_options
 @click.option("--no-layers", is_flag=True, help="Skip the comparison of single layers, the slow part.")
+@public_key_option()
 @json_option
 @traceback_option
 def command(
@@ -24,6 +25,7 @@ def command(
     device: str | None,
     cpu: str | None,
     no_layers: bool,
+    public_keys: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Run the artifacts of BUNDLE and compare them with the reference."""
@@ -36,7 +38,13 @@ def command(
 
     with shown_progress() as progress, ExitStack() as stack:
         connection = stack.enter_context(connect(place, device=device, cpu=cpu)) if place else None
-        validation = validate(bundle, layers=not no_layers, connection=connection, progress=progress)
+        validation = validate(
+            bundle,
+            layers=not no_layers,
+            connection=connection,
+            public_keys=public_keys,
+            progress=progress,
+        )
     if as_json:
         print_json(validation.to_dict())
     else:

@@ -48,8 +48,11 @@ class Labels:
 
         Args:
             keep: Of each label, whether it stays, (labels,), bool. What stays must be whole rows and columns.
+                Or how often it is wanted, int; along more than one axis that is 0 or 1.
         """
         stays = keep[self.ids]
+        if len(self.axes) == 1:
+            return {self.axes[0]: torch.arange(len(stays)).repeat_interleave(stays.long())}
         found = {}
         for place, axis in enumerate(self.axes):
             others = [other for other in range(stays.dim()) if other != place]

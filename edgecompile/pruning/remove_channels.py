@@ -28,8 +28,12 @@ def remove_channels(whole: ExportedProgram, groups: ChannelGroups, keep: torch.T
         groups: Its groups.
         keep: Of each unit, whether it stays, (units,), bool.
     """
-    exported = _Surgery(whole, groups, keep).run()
-    return PrunedProgram(whole=whole, groups=groups, keep=keep, exported=exported)
+    return PrunedProgram(whole=whole, groups=groups, keep=keep, exported=with_units(whole, groups, keep))
+
+
+def with_units(whole: ExportedProgram, groups: ChannelGroups, counts: torch.Tensor) -> ExportedProgram:
+    """Return the program with each unit as often as it is wanted, (units,): bool, or int."""
+    return _Surgery(whole, groups, counts).run()
 
 
 def remaining_groups(pruned: PrunedProgram) -> ChannelGroups:

@@ -199,7 +199,7 @@ def _activation_spec(settings: QuantizationSettings) -> QuantizationSpec:
 
 def _weight_spec(settings: QuantizationSettings) -> QuantizationSpec:
     # Without the least integer: two products with -128 overflow in kernels that add them in 16 bits.
-    limit = 2 ** (settings.weight_bits - 1) - 1
+    limit = settings.weight_limit
     per_channel = settings.weight_granularity == "per-channel"
     return QuantizationSpec(
         dtype=torch.int8,

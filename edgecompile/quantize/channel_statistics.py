@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.dataset import Sample
@@ -13,7 +15,7 @@ from edgecompile.graph_edit import output_nodes
 from edgecompile.program import CapturedProgram
 from edgecompile.progress import Progress
 from edgecompile.quantize.channels import Channels
-from edgecompile.quantize.node_values import all_values
+from edgecompile.quantize.node_values import all_values, computed_value, given_values
 
 # Of so many samples the gradients are taken: they are means, and need fewer samples than extremes.
 _GRADIENT_SAMPLES = 64
@@ -87,10 +89,8 @@ def measure_channels(
     for index, sample in enumerate(samples):
         takes_gradient = index < gradients
         inputs = [value.detach() for value in sample.inputs]
-        for value in inputs:
-            value.requires_grad_(takes_gradient and value.is_floating_point())
         with torch.set_grad_enabled(takes_gradient):
-            values = all_values(program.exported, inputs)
+            values = (_followed_values if takes_gradient else all_values)(program.exported, inputs)
         for node in nodes:
             value, axes = values[node].detach(), _other_axes(values[node], channels.axis[node])
             extremes[node].append((value.amin(axes), value.amax(axes)))
@@ -110,6 +110,24 @@ def measure_channels(
         )
         for node in nodes
     }
+
+
+def _followed_values(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> dict[Node, Any]:
+    """Return the value of every node, ready for gradients.
+
+    They begin at the first values in real numbers: of a network that reads tokens, behind the embedding.
+    """
+    values = given_values(exported, inputs)
+    for value in inputs:
+        value.requires_grad_(value.is_floating_point())
+    for node in exported.graph.nodes:
+        if node.op != "call_function":
+            continue
+        value = computed_value(node, values)
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and not value.requires_grad:
+            value = value.detach().requires_grad_()  # of its own: it may be a constant itself
+        values[node] = value
+    return values
 
 
 def _gradients(

@@ -3,7 +3,7 @@
 Every value gets an id for each of its channels. Operators that treat each channel alone pass the ids on, an
 addition makes those of its two sides one, and a layer with weights begins new ones: its weights can take up
 any scale, the rows for its output, the columns for its input. So does an activation function in float, beside
-which factors can stand.
+which factors can stand, and a norm over the channels, whose gamma and beta take up its output's.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ IN_FLOAT = (
     aten.tanh.default,
     aten.elu.default,
 )
+# What mixes the channels, so that factors must be divided out before it, and then scales each by a gamma.
+NORMS = (aten.layer_norm.default, aten.rms_norm.default, aten.group_norm.default)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +75,13 @@ def read_by_rows(node: Node, weight: torch.Tensor, of_input: torch.Tensor) -> to
     groups = node.args[6] if len(node.args) > 6 else 1
     assert isinstance(groups, int)
     return of_input.reshape(groups, -1).repeat_interleave(len(weight) // groups, 0)
+
+
+def scale_of(norm: Node) -> tuple[object, object]:
+    """Return the gamma and the beta of a norm, each None where it has none."""
+    gamma = norm.args[2] if len(norm.args) > 2 else None
+    beta = norm.args[3] if len(norm.args) > 3 and norm.target is not aten.rms_norm.default else None
+    return gamma, beta
 
 
 class _Search:
@@ -131,6 +140,19 @@ class _Search:
             return False
         self._begin(node, self.axis[source], len(self.ids[source]))
         return True
+
+    def norm(self, node: Node) -> bool:
+        """A norm over the last axis, or in groups, with a constant gamma and beta or none."""
+        source, over = self._known(node.args[0]), node.args[1]
+        given = [part for part in scale_of(node) if part is not None]
+        if source is None or any(self._constant(part) is None for part in given):
+            return False
+        in_groups = node.target is aten.group_norm.default
+        if self.axis[source] != (1 if in_groups else _rank(source) - 1):
+            return False
+        if not in_groups and not (isinstance(over, list | tuple) and len(over) == 1):
+            return False
+        return self.in_float(node)
 
     def mean(self, node: Node) -> bool:
         """A mean over other axes than the channels', which keeps them."""
@@ -294,6 +316,7 @@ _RULES: dict[Any, _Rule] = {
     **dict.fromkeys(WEIGHTED, _Search.layer),
     **dict.fromkeys(_HOMOGENEOUS, _Search.same),
     **dict.fromkeys(IN_FLOAT, _Search.in_float),
+    **dict.fromkeys(NORMS, _Search.norm),
     aten.mean.dim: _Search.mean,
     aten.hardtanh.default: _Search.clamp,
     aten.constant_pad_nd.default: _Search.pad,

@@ -52,7 +52,7 @@ def correct_weights(
         return program
     layers = changeable_layers(program.exported)
     progress.start("correct weights", len(layers))
-    limit = 2 ** (settings.weight_bits - 1) - 1
+    limit = settings.weight_limit
     adaptive = _Adaptive(layers, settings, limit) if settings.weight_rounding == "adaptive" else None
 
     def change(stop: LayerStop) -> Weights:

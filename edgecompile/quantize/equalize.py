@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from operator import is_not
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -23,7 +24,7 @@ from torch.fx import Node
 from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.quantize.channel_statistics import ChannelStatistics
-from edgecompile.quantize.channels import IN_FLOAT, Channels, channels_of, read_by_rows
+from edgecompile.quantize.channels import IN_FLOAT, NORMS, Channels, channels_of, read_by_rows, scale_of
 from edgecompile.quantize.layers import CLAMPS, WEIGHTED, constants_of
 
 aten = torch.ops.aten
@@ -32,6 +33,7 @@ _COMPUTING = (
     *WEIGHTED,
     *CLAMPS,
     *IN_FLOAT,
+    *NORMS,
     aten.add.Tensor,
     aten.mul.Tensor,
     aten.mean.dim,
@@ -61,10 +63,13 @@ def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOut
     Before: `x -> conv2d(w1, b1) -> hardswish -> conv2d(w2, b2)`
     After:  `x -> conv2d(w1 * s, b1 * s) -> mul(1 / s) -> hardswish -> mul(t) -> conv2d(w2 / t, b2)`
 
+    Before: `x -> linear(w1, b1) -> norm(gamma, beta) -> linear(w2, b2)`
+    After:  `x -> linear(w1 * s, b1 * s) -> mul(1 / s) -> norm(gamma * t, beta * t) -> linear(w2 / t, b2)`
+
     Computed in float64 and rounded once.
     """
     editor = ProgramEditor(exported)
-    beside = [(node, operand(node).name) for node in editor.calls(*IN_FLOAT)]
+    beside = [(node, operand(node).name) for node in editor.calls(*IN_FLOAT, *NORMS)]
     for node in editor.calls(*WEIGHTED):
         rows, columns = factors.get(node.name), factors.get(operand(node).name)
         if rows is None and columns is None:
@@ -90,12 +95,27 @@ def apply_factors(exported: ExportedProgram, factors: ChannelFactors) -> PassOut
                 0, _product(editor, node, operand(node), 1 / factors[source].double(), axes[source])
             )
             editor.rewrites += 1
-        if node.name in factors:
+        if node.name not in factors:
+            continue
+        editor.rewrites += 1
+        if node.target in NORMS:
+            _scale_norm(editor, node, factors[node.name].double())
+        else:
             product = _product(editor, node.next, node, factors[node.name].double(), axes[node.name])
             node.replace_all_uses_with(product, delete_user_cb=partial(is_not, product))
             product.name = name_after(node, factors)
-            editor.rewrites += 1
     return outcome(editor)
+
+
+def _scale_norm(editor: ProgramEditor, node: Node, factor: torch.Tensor) -> None:
+    """Multiply what a norm gives for each channel: its gamma, 1 where it has none, and its beta."""
+    gamma, beta = (editor.constant(part) for part in scale_of(node))
+    given: list[Any] = [*node.args, *[None] * (3 - len(node.args))]
+    scaled = (factor if gamma is None else gamma.double() * factor).to(node.meta["val"].dtype)
+    given[2] = editor.add_constant(f"{node.name}_gamma", scaled)
+    if beta is not None:
+        given[3] = editor.add_constant(f"{node.name}_beta", (beta.double() * factor).to(beta.dtype))
+    node.args = tuple(given)
 
 
 def name_after(node: Node, factors: ChannelFactors) -> str:
@@ -139,12 +159,24 @@ class _RoundedWeight:
 
 
 class RoundingNoise:
-    """Predicts the noise at the outputs, relative to their power, for factors of the channels."""
+    """Predicts the noise at the outputs, relative to their power, for factors of the channels.
+
+    Args:
+        exported: The program.
+        channels: Its channels.
+        statistics: Of all of them.
+        limit: The greatest absolute integer of a weight.
+    """
 
     def __init__(
-        self, exported: ExportedProgram, channels: Channels, statistics: Mapping[Node, ChannelStatistics]
+        self,
+        exported: ExportedProgram,
+        channels: Channels,
+        statistics: Mapping[Node, ChannelStatistics],
+        limit: int,
     ) -> None:
         constants = constants_of(exported)
+        self._limit = limit
         self._values = [
             _RoundedValue(
                 ids=channels.ids[node],
@@ -174,7 +206,7 @@ class RoundingNoise:
             noise = noise + step.square() / 12 * (value.sensitivity / scale.square()).sum()
         for weight in self._weights:
             scale = factor[weight.ids]
-            step = (weight.magnitude / scale).amax(1) / 127
+            step = (weight.magnitude / scale).amax(1) / self._limit
             rounding = step.square() / 12 * (scale.square() * weight.power).sum(1)
             noise = noise + (rounding * weight.sensitivity).sum()
         return noise
@@ -232,9 +264,9 @@ def _without_needless_products(
     """Return factors of 1 beside operators in float where the others are worth too little for a product."""
     least = float(noise.total(factor))
     for node in channels.ids:
-        if node.target not in IN_FLOAT:
+        if node.target not in (*IN_FLOAT, *NORMS):
             continue
-        for value in (operand(node), node):
+        for value in (operand(node), node) if node.target in IN_FLOAT else (operand(node),):
             without = factor.clone()
             without[channels.ids[value]] = 1.0
             if float(noise.total(without)) <= least * _WORTH_A_PRODUCT:

@@ -15,6 +15,7 @@ from edgecompile.regression import gates, layer_gates
 from edgecompile.regression.baseline import Baseline, baseline_of, check_comparable, read_baseline
 from edgecompile.regression.facts import BuildFacts, EmulatedCore
 from edgecompile.regression.gates import Builds, Gate, GateRow
+from edgecompile.regression.paired_tests import can_tell
 from edgecompile.regression.read_facts import read_facts
 from edgecompile.regression.tolerances import Tolerances, tolerances
 
@@ -176,7 +177,7 @@ def check(
         rows=tuple(rows),
         first_divergence=diverged,
         skipped=tuple(skip),
-        notes=(*notes, *_notes(kept, build)),
+        notes=(*notes, *_notes(builds)),
     )
 
 
@@ -248,8 +249,14 @@ def _latency(path: Path, against: Path, builds: Builds, progress: Progress) -> l
     ]
 
 
-def _notes(kept: BuildFacts, build: BuildFacts) -> list[str]:
+def _notes(builds: Builds) -> list[str]:
+    kept, build = builds.baseline, builds.now
     notes = []
+    if not can_tell(build.samples, builds.allowed.significance):
+        notes.append(
+            f"{build.samples} samples are too few to tell a loss of accuracy or SQNR from chance: "
+            "give more with --evaluation"
+        )
     if kept.host != build.host:
         notes.append(f"the baseline was measured on another CPU ({kept.host}), this build on {build.host}")
     if kept.calibration_sha256 != build.calibration_sha256:

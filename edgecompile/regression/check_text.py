@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from itertools import groupby
 from xml.etree import ElementTree
 
 from rich.text import Text
 
+from edgecompile.printable import printable, printable_lines
 from edgecompile.regression.check import Check
 from edgecompile.regression.gates import GateRow
 from edgecompile.text_table import render, table
@@ -29,7 +31,7 @@ def check_text(check: Check, *, everything: bool = False) -> str:
             shown.add_row(*map(Text, (row.gate, row.of, *_numbers(row), row.allowed, _verdict(row))))
         parts.append(render(shown))
     parts += [f"  {line}" for line in _said(check)]
-    return "\n".join([*parts, _summary(check)])
+    return printable_lines("\n".join([*parts, _summary(check)]))
 
 
 def check_markdown(check: Check) -> str:
@@ -60,7 +62,10 @@ def check_junit(check: Check) -> str:
             failure.text = "\n".join([*map(_line, bad), *_said(check)])
     for gate in check.skipped:
         case = ElementTree.SubElement(suite, "testcase", classname=check.bundle, name=gate)
-        ElementTree.SubElement(case, "skipped", message="--skip")
+        ElementTree.SubElement(case, "skipped", message="left out")
+    for element in suite.iter():
+        element.attrib = {name: printable(value) for name, value in element.attrib.items()}
+        element.text = element.text and printable_lines(element.text)
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -125,6 +130,4 @@ def _markdown_table(rows: tuple[GateRow, ...]) -> str:
 
 def _escaped(text: str) -> str:
     """Return text that Markdown shows as it is: names come from models and paths."""
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return text.replace("\n", " ")
+    return re.sub(r"([\\`*_{}\[\]<>|#~&$])", r"\\\1", printable(text.replace("\n", " ")))

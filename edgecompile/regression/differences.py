@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgecompile.decibels import sqnr_text
+from edgecompile.printable import printable_lines
 from edgecompile.text_table import render, table
 
 
@@ -103,7 +104,7 @@ class Differences:
         parts += [f"  the first layer that differs: {self.first_layer}"] if self.first_layer else []
         parts += [f"  .{name}: the same file" for name in self.equal]
         parts += [f"  {note}" for note in self.notes]
-        return "\n".join(parts if self.any else [*parts, "nothing differs"])
+        return printable_lines("\n".join(parts if self.any else [*parts, "nothing differs"]))
 
     def _output_table(self) -> Table:
         filled = table("output", "SQNR dB", "max abs difference", "same top-1")

@@ -11,7 +11,7 @@ from edgecompile.program import Precision
 from edgecompile.sample_scores import SampleScores, blocks_of, digits_for
 from edgecompile.strict_toml import STRICT
 
-_Count = Annotated[int, Field(ge=0)]
+_Count = Annotated[int, Field(ge=0, lt=2**63)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -126,7 +126,7 @@ class BuildFacts:
     inputs: tuple[TensorFacts, ...]
     outputs: tuple[TensorFacts, ...]
     host: str
-    samples: Annotated[int, Field(ge=1)]
+    samples: Annotated[int, Field(ge=1, lt=2**63)]
     data_sha256: str
     calibration_sha256: str | None
     float_correct: str | None
@@ -148,7 +148,7 @@ class BuildFacts:
                 return f"{name} has {len(digits)} hexadecimal digits for {self.samples} samples"
         blocks = len(blocks_of(self.samples))
         for name, scores in of_runs.items():
-            found = (len(scores.signal), len(scores.noise), len(scores.output_sqnr_db))
-            if found != (blocks, blocks, len(self.outputs)):
-                return f"{name}: signal, noise and output_sqnr_db have {found} numbers"
+            for energies in (scores.signal, scores.noise):
+                if [*map(len, energies)] != [blocks] * len(self.outputs):
+                    return f"{name}: signal or noise is not of {len(self.outputs)} outputs in {blocks} blocks"
         return None

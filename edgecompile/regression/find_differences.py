@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecompile.artifact import MANIFEST, Bundle, load_bundle
+from edgecompile.artifact import Bundle, load_bundle
 from edgecompile.compare import Outputs, closeness
-from edgecompile.decibels import LOWEST_SQNR_DB, decibels
+from edgecompile.decibels import decibels, storable
 from edgecompile.engine import load_engine
-from edgecompile.errors import EngineFailedError, UsageError
+from edgecompile.errors import EngineFailedError, InvalidManifestError, NotABundleError, UsageError
 from edgecompile.goldens import read_goldens
 from edgecompile.inspect_artifact import InspectedArtifact, inspect
 from edgecompile.progress import Progress, QuietProgress
@@ -96,10 +95,14 @@ def find_differences(a: Path, b: Path, progress: Progress | None = None) -> Diff
 def _side(path: Path) -> _Side:
     whole = path.is_dir()
     folder = path if whole else path.parent
-    bundle = load_bundle(folder) if whole or (folder / MANIFEST).is_file() else None
-    if whole:
-        assert bundle is not None
-        bundle.verify()
+    bundle = None
+    try:
+        bundle = load_bundle(folder)
+        if whole:
+            bundle.verify()
+    except (NotABundleError, InvalidManifestError):  # a web app has a manifest.json of its own
+        if whole:
+            raise
     found = inspect(path).artifacts
     return _Side(
         path=path,
@@ -140,6 +143,10 @@ def _outputs(
             continue
         finally:
             progress.finish(f"{len(samples)} goldens")
+        counts = [len(side[0]) for side in found]
+        if counts != [len(names)] * 2:
+            notes.append(f".{name}: outputs are not compared: A has {counts[0]}, B {counts[1]}")
+            continue
         for place, output in enumerate(names):
             row = _output(f"{name} {output}", [[(values[place],) for values in side] for side in found])
             if row is None:
@@ -157,8 +164,8 @@ def _output(of: str, sides: Sequence[Outputs]) -> OutputDifference | None:
     found = closeness(second, first)
     return OutputDifference(
         of=of,
-        sqnr_db=None if found.sqnr_db == math.inf else max(found.sqnr_db, LOWEST_SQNR_DB),
-        max_abs_difference=found.max_abs_error if math.isfinite(found.max_abs_error) else sys.float_info.max,
+        sqnr_db=storable(found.sqnr_db),
+        max_abs_difference=found.max_abs_error,
         agreement=found.agreement,
     )
 

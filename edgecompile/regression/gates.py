@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgecompile.decibels import EXACT_DB, LOWEST_SQNR_DB, decibels, stored_sqnr_db
+from edgecompile.decibels import EXACT_DB, LOWEST_SQNR_DB, stored_sqnr_db
 from edgecompile.regression.facts import ArtifactFacts, BuildFacts, InstructionFacts
-from edgecompile.regression.paired_tests import bootstrap_sqnr_drop, mcnemar
+from edgecompile.regression.paired_tests import Energies, bootstrap_sqnr_drop, mcnemar
 from edgecompile.regression.sketch import sketched_sqnr_db
 from edgecompile.regression.tolerances import Tolerances
 from edgecompile.sample_scores import unpack
@@ -98,34 +98,28 @@ def agreement(builds: Builds) -> Iterator[GateRow]:
 
 
 def sqnr(builds: Builds) -> Iterator[GateRow]:
-    """SQNR of all outputs, with its test, and of each output where there are several."""
-    allowed, significance = builds.allowed.sqnr_drop_db, builds.allowed.significance
+    """SQNR of all outputs, and of each where there are several: a large one hides what others lose."""
     for name, old, new in _both(builds):
-        row = GateRow(
-            gate="sqnr",
-            of=name,
-            baseline=_overall_db(old),
-            now=_overall_db(new),
-            unit="dB",
-            allowed=f"-{allowed:g} dB",
-        )
-        found = bootstrap_sqnr_drop(old.scores, new.scores, significance=significance)
-        significant = found.drop_db > allowed and found.low_db > 0
-        detail = found.text() if found.drop_db > allowed else ""
-        yield replace(row, verdict="failed" if significant else "passed", detail=detail)
-        outputs = list(
-            zip(builds.now.outputs, old.scores.output_sqnr_db, new.scores.output_sqnr_db, strict=False)
-        )
-        for output, expected, own in outputs if len(outputs) > 1 else ():
-            drop = decibels(expected) - decibels(own)
-            yield replace(
-                row,
-                of=f"{name} {output.name}",
-                baseline=expected,
-                now=own,
-                verdict="failed" if drop > allowed and significant else "passed",
-                detail="",
-            )
+        before, now = old.scores.energies(), new.scores.energies()  # (2, outputs, blocks)
+        yield _sqnr(name, before.sum(axis=1), now.sum(axis=1), builds.allowed)
+        outputs = builds.now.outputs if len(builds.now.outputs) > 1 else ()
+        for place, output in enumerate(outputs):
+            yield _sqnr(f"{name} {output.name}", before[:, place], now[:, place], builds.allowed)
+
+
+def _sqnr(of: str, before: Energies, now: Energies, allowed: Tolerances) -> GateRow:
+    found = bootstrap_sqnr_drop(before, now, significance=allowed.significance)
+    is_larger = found.drop_db > allowed.sqnr_drop_db
+    return GateRow(
+        gate="sqnr",
+        of=of,
+        baseline=stored_sqnr_db(*before.sum(axis=1).tolist()),
+        now=stored_sqnr_db(*now.sum(axis=1).tolist()),
+        unit="dB",
+        allowed=f"-{allowed.sqnr_drop_db:g} dB",
+        verdict=_verdict(not (is_larger and found.is_sure)),
+        detail=found.text() if is_larger else "",
+    )
 
 
 def input_range(builds: Builds) -> Iterator[GateRow]:
@@ -292,13 +286,6 @@ def _one_sided(row: GateRow, missing: str) -> Iterator[GateRow]:
         yield replace(row, verdict="missing", detail=missing)
     elif row.now is not None:
         yield replace(row, verdict="new", detail=_NEW)
-
-
-def _overall_db(artifact: ArtifactFacts) -> float | None:
-    scores = artifact.scores
-    if None in scores.signal or None in scores.noise:
-        return LOWEST_SQNR_DB
-    return stored_sqnr_db(sum(filter(None, scores.signal)), sum(filter(None, scores.noise)))
 
 
 def _verdict(passed: bool) -> Verdict:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from edgecompile.decibels import sqnr_db
 
+_MOST = 1e100
+
 PROJECTIONS = 16
 """Of each output of each golden: with 8 goldens an SQNR is right to about half a dB."""
 
@@ -31,7 +33,7 @@ def sketch(outputs: Sequence[Sequence[NDArray[np.generic]]]) -> tuple[float, ...
             # The legacy generator's stream never changes between versions of numpy.
             signs = np.random.RandomState(place).randint(0, 2, (PROJECTIONS, flat.size)) * 2 - 1
             found += (signs @ flat).tolist()
-    return tuple(float(f"{value:.6g}") for value in np.nan_to_num(found, posinf=1e300, neginf=-1e300))
+    return tuple(float(f"{value:.6g}") for value in _bounded(found))
 
 
 def sketched_sqnr_db(found: Sequence[float], expected: Sequence[float]) -> float:
@@ -42,7 +44,12 @@ def sketched_sqnr_db(found: Sequence[float], expected: Sequence[float]) -> float
     Raises:
         ValueError: They are not of the same outputs.
     """
-    mine, theirs = np.asarray(found), np.asarray(expected)
+    mine, theirs = _bounded(found), _bounded(expected)
     if mine.shape != theirs.shape:
         raise ValueError(f"a sketch of {mine.size} numbers is not one of {theirs.size}")
     return sqnr_db(float((theirs**2).sum()), float(((mine - theirs) ** 2).sum()))
+
+
+def _bounded(projections: Sequence[float]) -> NDArray[np.float64]:
+    """Return numbers whose squares are numbers, too: masked logits are infinite."""
+    return np.clip(np.nan_to_num(np.asarray(projections, dtype=np.float64)), -_MOST, _MOST)

@@ -1,8 +1,7 @@
-"""Fills the templates, and writes a page aside and renames it."""
+"""Fills the templates, and writes a page."""
 
 from __future__ import annotations
 
-import os
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from edgecompile.errors import OutputNotWritableError, ToolMissingError, UsageEr
 from edgecompile.report_document import read_report
 from edgecompile.report_page.bundle_facts import BundleFacts
 from edgecompile.report_page.measured import read_measured
+from edgecompile.text_file import write_text
 
 COMPARISON = "edgecompile-comparison.html"
 
@@ -54,7 +54,7 @@ def write_report(bundles: Sequence[Path], measured: Sequence[Path], output: Path
         )
         for index, bundle in enumerate(loaded)
     ]
-    _write(final, _page(facts))
+    write_text(final, _page(facts))
     return final
 
 
@@ -122,18 +122,3 @@ def _check_output(final: Path, bundles: Sequence[Bundle]) -> None:
 def _letter(index: int) -> str:
     letters = string.ascii_uppercase
     return letters[index] if index < len(letters) else f"{letters[index % 26]}{index // 26}"
-
-
-def _write(final: Path, text: str) -> None:
-    aside = final.with_name(f".{final.name}.{os.getpid()}.partial")
-    try:
-        try:
-            # A name may hold half a surrogate pair, which UTF-8 has not.
-            aside.write_bytes(text.encode("utf-8", "replace"))
-            aside.replace(final)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputNotWritableError(
-            f"the page cannot be written: {error.strerror or error}", where=str(final)
-        ) from error

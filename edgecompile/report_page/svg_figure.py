@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from edgecompile.printable import printable, printable_lines
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -184,7 +186,7 @@ def _clean(element: ElementTree.Element, name: str, tips: Mapping[str, str]) -> 
     if tip is not None:
         del attributes["id"]
         title = ElementTree.Element(f"{{{_SVG}}}title")
-        title.text = "\n".join(map(printable, tip.split("\n")))
+        title.text = printable_lines(tip)
         element.insert(0, title)
         attributes["class"] = "mark"
     elif "id" in attributes:
@@ -221,11 +223,6 @@ def _rounded(text: str) -> str:
     """Return coordinates to a tenth of a pixel."""
     text = re.sub(r"-?\d+\.\d+(?:e-?\d+)?", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), text)
     return re.sub(r"\s+", " ", text).strip()
-
-
-def printable(text: str) -> str:
-    """Return a text without what XML cannot hold."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def shortened(text: str, length: int) -> str:

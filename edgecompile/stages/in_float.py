@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from edgecompile.program import Precision
     from edgecompile.quantize.fit_channels import ChannelFit
-    from edgecompile.target import Target
+    from edgecompile.target import QuantizationSettings, Target
 
 
-_KINDS = ("factors", "offsets", "sensitivities", "reaches")
+_KINDS = ("parts", "factors", "offsets", "sensitivities", "reaches")
 
 
 class KeptChannelFit:
@@ -29,11 +29,12 @@ class KeptChannelFit:
     name = "fit-channels"
 
     def write(self, value: ChannelFit, file: HashedFile) -> dict[str, Any]:
-        """Write the factors, offsets and sensitivities."""
+        """Write all that is found for each channel."""
         from edgecompile.tensor_file import write_tensors
 
         kinds = {kind: getattr(value, kind) for kind in _KINDS}
-        write_tensors(file, {f"{kind}/{name}": own[name] for kind, own in kinds.items() for name in own})
+        tensors = {f"{kind}/{name}": own[name] for kind, own in kinds.items() for name in own}
+        write_tensors(file, tensors | {"counts/": value.counts})
         return {"gain_db": value.gain_db}
 
     def read(self, path: Path, summary: dict[str, Any]) -> ChannelFit:
@@ -42,10 +43,12 @@ class KeptChannelFit:
         from edgecompile.tensor_file import read_tensors
 
         kinds: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in _KINDS}
-        for key, tensor in read_tensors(path)[0].items():
+        tensors = read_tensors(path)[0]
+        counts = tensors.pop("counts/")
+        for key, tensor in tensors.items():
             kind, _, name = key.partition("/")
             kinds[kind][name] = tensor
-        return ChannelFit(**kinds, gain_db=summary["gain_db"])
+        return ChannelFit(**kinds, counts=counts, gain_db=summary["gain_db"])
 
     def can_keep(self, value: ChannelFit) -> bool:
         """They can always be kept."""
@@ -74,16 +77,28 @@ def float_program(
     key = digest("passes", captured.digest, tools(), json.dumps(passes))
     program = cache.unwritten("passes", key, make, size_bytes=captured.size_bytes)
     settings = target.quantization
-    if precision != "int8" or calibration is None or not (settings.equalization or settings.bias_absorption):
+    if precision != "int8" or calibration is None or not _is_fitted(settings):
         return program
     return _fitted(cache, program, calibration, target)
+
+
+def _is_fitted(settings: QuantizationSettings) -> bool:
+    wanted = settings.equalization, settings.bias_absorption, settings.concat_splitting
+    return any(wanted) or settings.channel_splitting > 0
 
 
 def _fitted(
     cache: StageCache, program: Result[CapturedProgram], calibration: Result[Dataset], target: Target
 ) -> Result[CapturedProgram]:
     settings = target.quantization
-    said = (settings.equalization, settings.bias_absorption, settings.calibration_samples)
+    said = (
+        settings.equalization,
+        settings.bias_absorption,
+        settings.concat_splitting,
+        settings.channel_splitting,
+        settings.weight_bits,
+        settings.calibration_samples,
+    )
     key = digest("fit-channels", program.key, calibration.digest, *map(str, said))
 
     def find() -> ChannelFit:

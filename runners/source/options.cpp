@@ -1,5 +1,6 @@
 #include "options.h"
 
+#include <cctype>
 #include <cerrno>
 #include <climits>
 #include <cmath>
@@ -60,6 +61,15 @@ bool to_integers(const std::string& text, char separator, std::vector<int>& valu
   return text.empty() || text.back() != separator;
 }
 
+// Upper case is taken, too: hashes are compared in lower case.
+bool to_sha256(const std::string& text, std::string& sha256) {
+  for (const char digit : text) {
+    if (!std::isxdigit(static_cast<unsigned char>(digit))) return false;
+    sha256 += static_cast<char>(std::tolower(static_cast<unsigned char>(digit)));
+  }
+  return text.size() == 64;
+}
+
 // "float32:1x3x8x8:file"; the shape of a scalar is empty.
 bool to_input(const std::string& text, InputFile& input) {
   const size_t first = text.find(':');
@@ -99,7 +109,9 @@ Status parse_options(int count, const char* const* arguments, Options& options) 
   };
   const std::map<std::string, std::pair<Setter, const char*>> setters = {
       {"--model", {text(options.model_path), "a file"}},
-      {"--sha256", {text(options.sha256), "64 hexadecimal digits"}},
+      {"--sha256",
+       {[&](const std::string& value) { return to_sha256(value, options.sha256 = ""); },
+        "64 hexadecimal digits"}},
       {"--input",
        {[&](const std::string& value) { return to_input(value, options.inputs.emplace_back()); },
         "DTYPE:SHAPE:FILE, as in float32:1x3x224x224:in.raw"}},

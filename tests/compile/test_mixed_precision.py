@@ -14,7 +14,14 @@ DATA = (
     "--evaluation",
     f"{NETWORKS}:other_textures",
 )
-NAIVE = ("equalization=false", "bias_absorption=false", "weight_rounding=nearest", "bias_correction=false")
+NAIVE = (
+    "equalization=false",
+    "bias_absorption=false",
+    "concat_splitting=false",
+    "channel_splitting=0",
+    "weight_rounding=nearest",
+    "bias_correction=false",
+)
 
 
 @pytest.fixture(scope="module")

@@ -9,16 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-
-from edgecompile.artifact import load_bundle
-from edgecompile.classes import top_classes
-from edgecompile.engine import load_engine
-from edgecompile.goldens import read_goldens
-from edgecompile.picture import Preparation
-
-LABELS = ("cat", "größe", '"; \\ ${x} %s', "d", "e", "*/ 猫")
+from expected import check_rows, classes_of, golden_inputs, golden_outputs
 
 
 def python(folder, *arguments, interpreter=sys.executable):
@@ -30,7 +21,7 @@ def python(folder, *arguments, interpreter=sys.executable):
     )  # fmt: skip
 
 
-@pytest.fixture(scope="session", params=["onnx", "pte"])
+@pytest.fixture(scope="session", params=["onnx", pytest.param("pte", marks=pytest.mark.slow)])
 def project(request, cli, small_bundle, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param) / "app"
     finished = cli("embed", small_bundle, "--platform", "python", "-o", folder, "--format", request.param)
@@ -48,14 +39,13 @@ def test_the_self_test_passes_and_needs_the_engine_only(project):
     assert ("torch" in modules) == (project.parent.name.startswith("pte"))
 
 
-def test_its_outputs_are_the_engines_bit_for_bit(project, small_bundle):
-    bundle = load_bundle(small_bundle)
-    format_name = "pte" if (project / "small/assets/small.pte").exists() else "onnx"
-    artifact = next(item for item in bundle.artifacts if item.format == format_name)
-    session = load_engine(artifact.engine).load(bundle.read(artifact.path), precise=True)
-    samples, _ = read_goldens(bundle)
-    inputs = np.stack([sample.inputs[0].numpy() for sample in samples])
-    np.save(project.parent / "inputs.npy", inputs)
+@pytest.fixture
+def format_name(project):
+    return project.parent.name.rstrip("0123456789")
+
+
+def test_its_outputs_are_the_engines_bit_for_bit(project, format_name, small_bundle):
+    np.save(project.parent / "inputs.npy", golden_inputs(small_bundle))
     code = (
         "import numpy, small; model = small.Small(); "
         "outputs = [model.run(x).output for x in numpy.load('../inputs.npy')]; "
@@ -63,33 +53,14 @@ def test_its_outputs_are_the_engines_bit_for_bit(project, small_bundle):
     )
     done = python(project, "-c", code)
     assert done.returncode == 0, done.stderr
-    expected = np.stack([session.run(sample.inputs)[0].numpy() for sample in samples])
-    assert np.array_equal(np.load(project.parent / "outputs.npy"), expected)
+    assert np.array_equal(np.load(project.parent / "outputs.npy"), golden_outputs(small_bundle, format_name))
 
 
-def test_pictures_become_the_references_classes(project, small_bundle, pictures):
-    """The expected classes come from this process: edgecompile's arithmetic and the engine."""
-    bundle = load_bundle(small_bundle)
-    format_name = "pte" if (project / "small/assets/small.pte").exists() else "onnx"
-    artifact = next(item for item in bundle.artifacts if item.format == format_name)
-    session = load_engine(artifact.engine).load(bundle.read(artifact.path), precise=True)
-    preparation = Preparation(
-        height=40, width=48, short_side=50, channels="rgb", layout="nchw", divide_by=255.0,
-        mean=(0.45,) * 3, std=(0.25,) * 3,
-    )  # fmt: skip
+def test_pictures_become_the_references_classes(project, format_name, small_bundle, pictures):
     done = python(project, "-m", "small", *pictures)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == len(pictures) == 10
-    for row, path in zip(rows, pictures, strict=True):
-        prepared = torch.from_numpy(preparation.apply(np.asarray(Image.open(path).convert("RGB"))))
-        output = session.run((prepared,))[0].numpy()
-        expected = top_classes(output, softmax=True, top_k=3, labels=LABELS)
-        assert [(item["index"], item["label"]) for item in row["classes"]] == [
-            (item.index, item.label) for item in expected
-        ]
-        scores = [item["score"] for item in row["classes"]]
-        assert scores == pytest.approx([item.score for item in expected], rel=1e-12)
+    check_rows(rows, classes_of(small_bundle, format_name, pictures))
 
 
 def test_an_altered_artifact_is_refused(project, tmp_path):

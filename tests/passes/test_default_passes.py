@@ -60,7 +60,7 @@ BLOCK = st.tuples(
 )  # fmt: skip
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(
     st.lists(BLOCK, min_size=1, max_size=3),
     st.sampled_from(["mean", "adaptive", "flatten"]),

@@ -101,7 +101,7 @@ def test_declines_another_axis():
     assert "another axis" in reasons(outcome)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.integers(1, 3), st.integers(1, 4), st.sampled_from([1, 3]), st.booleans(), st.integers(0, 2**31))
 def test_folding_is_exact_in_float64(groups, width, kernel, bias, seed):
     torch.manual_seed(seed)

@@ -115,7 +115,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(STEPS, st.sampled_from([0, 1]), st.booleans())
 def test_chains_of_affine_steps(steps, padding, bias):
     values = []

@@ -47,7 +47,7 @@ def brute_force(count, readers):
     return found
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 10**6), st.integers(2, 6), st.lists(st.integers(1, 3), min_size=1, max_size=2))
 def test_it_is_the_error_of_least_squares(seed, units, several):
     generator = torch.Generator().manual_seed(seed)

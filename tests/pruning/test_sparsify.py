@@ -255,7 +255,7 @@ def in_float(request, net):
     layers, plain, better = sparse(net, request.param)
     passes = [entry.name for entry in TARGET.passes]
     program = run_passes(dataclasses.replace(net, exported=better), passes)
-    found = find_fit(program, SAMPLES, TARGET.quantization, QuietProgress())
+    found = find_fit(program, SAMPLES, TARGET.quantization.with_whole_layers, QuietProgress())
     return zero_rows(layers, plain), fitted(program, found)
 
 

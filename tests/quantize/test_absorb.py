@@ -65,7 +65,7 @@ def test_ranges_become_narrow_and_noise_small():
     assert noise[True] < noise[False]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31))
 def test_any_network_is_the_same_in_float(seed):
     program, data = captured(Randoms(seed), 1, 4, 6, 6), samples(1, 4, 6, 6, seed=seed)
@@ -76,7 +76,7 @@ def test_any_network_is_the_same_in_float(seed):
         assert difference <= 1e-4 * expected.norm() + 1e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31))
 def test_any_offsets_where_they_may_be_change_nothing(seed):
     program = captured(Randoms(seed), 1, 4, 6, 6)

@@ -102,7 +102,7 @@ def test_the_same_data_gives_the_same_weights():
         assert torch.equal(old.weights.bias, new.weights.bias)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31), groups=st.integers(1, 3), columns=st.integers(40, 300))
 def test_compensated_rounding_changes_outputs_less(seed, groups, columns):
     generator = torch.Generator().manual_seed(seed)

@@ -116,7 +116,7 @@ def test_uneven_channels_become_even_and_nothing_changes_in_float(activation):
     assert result.steps[-1].rewrites == 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31))
 def test_any_network_is_the_same_in_float(seed):
     program, data = captured(Randoms(seed), 1, 4, 6, 6), samples(1, 4, 6, 6, seed=seed)
@@ -127,7 +127,7 @@ def test_any_network_is_the_same_in_float(seed):
         assert difference <= 1e-4 * expected.norm() + 1e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**31))
 def test_any_factors_of_free_channels_change_nothing(seed):
     program = captured(Randoms(seed), 1, 4, 6, 6)

@@ -20,7 +20,7 @@ from edgecompile.target import QuantizationSettings
 SPEC = {"dtype": torch.int8, "quant_min": -128, "quant_max": 127, "eps": 2**-12}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32),
     count=st.integers(1, 70_000),
@@ -60,7 +60,7 @@ def test_activations_get_the_same_range(samples):
         assert torch.equal(ours, theirs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     growth=st.lists(st.floats(0.3, 3), min_size=1, max_size=5),
@@ -145,7 +145,7 @@ def measured(observer, *samples):
     return observer.calculate_qparams()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(OBSERVERS),
     symmetry=st.sampled_from(["affine", "symmetric"]),

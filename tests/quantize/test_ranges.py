@@ -155,7 +155,7 @@ CHOICES = {
 }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     name=st.sampled_from(list(CHOICES)),
     counts=st.lists(st.sampled_from([0.0, 0.5, 1.0, 7.0, 1e6]), min_size=2, max_size=600).filter(any),

@@ -173,7 +173,7 @@ def with_grids(layer, *grids):
         node.args = (node.args[0], *values, *node.args[3:])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(SCALES, POINTS), min_size=3, max_size=3), st.sampled_from(["xnnpack", "qnnpack"]))
 def test_additions_in_fixed_point_are_within_a_step(addition, grids, arithmetic):
     # The engines' own bounds on the ratio of the scales.
@@ -188,7 +188,7 @@ def test_additions_in_fixed_point_are_within_a_step(addition, grids, arithmetic)
     assert float((found == exact).float().mean()) > 0.5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SCALES, POINTS, st.integers(0, 2**31))
 def test_quantize_and_dequantize(scale, zero_point, seed):
     parameters = grid(scale, zero_point)
@@ -234,7 +234,7 @@ def slow_layer(layer, value):
     return requantized(layer, np.einsum("nclk,ock->nol", windows, weight), 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     name=st.sampled_from(["plain", "depthwise", "deep", "deep and grouped", "one dimension", "linear"]),
     grids=st.lists(st.tuples(SCALES, POINTS), min_size=2, max_size=2),

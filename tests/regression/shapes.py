@@ -51,6 +51,14 @@ class Summing(Shapes):
         return self.head(features + 0 * torch.cumsum(features, dim=1))
 
 
+class Two(Shapes):
+    """With an output more."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.features(x)
+        return self.head(features), features
+
+
 _EXAMPLE = (torch.zeros(1, 3, SIZE, SIZE),)
 
 
@@ -72,6 +80,10 @@ def untrained() -> tuple[nn.Module, tuple[torch.Tensor]]:
     network = Shapes().eval()
     network.head.weight.data[: CLASSES // 2] = 0
     return network, _EXAMPLE
+
+
+def two() -> tuple[nn.Module, tuple[torch.Tensor]]:
+    return Two().eval(), _EXAMPLE
 
 
 def undelegated() -> tuple[nn.Module, tuple[torch.Tensor]]:

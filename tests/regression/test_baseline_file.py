@@ -12,7 +12,7 @@ from edgecompile.regression.baseline import read_baseline
 
 @pytest.fixture(scope="module")
 def bundle(build) -> Path:
-    return build()
+    return build(format=("pte",))  # the quickest to inspect: tests of `check` need no more
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,14 @@ def test_no_baseline(bundle, tmp_path, capsys):
     ("place", "value"),
     [
         ("build/samples", 0),
+        ("build/samples", 10**400),
+        ("build/artifacts/pte/size_bytes", 10**400),
+        ("build/artifacts/pte/scores/noise", [[1e308]]),
         ("build/artifacts/pte/identical", 1.5),
         ("build/artifacts/pte/scores/correct", "xyz"),
         ("build/layers/conv2d/scale", 0),
         ("build/unknown", 1),
+        ("build/core", {"devise": "pixel-6"}),
         ("tolerances/size_growth_percent", -1),
         ("tolerances/siz", 1),
     ],
@@ -118,8 +122,8 @@ def test_other_evaluation_data(build, baseline, capsys):
     [
         ("scores/correct", "ff"),
         ("scores/same_top1", ""),
-        ("scores/noise", [1]),
-        ("scores/output_sqnr_db", []),
+        ("scores/noise", [[1]]),
+        ("scores/signal", []),
     ],
 )
 def test_scores_of_fewer_samples(bundle, edited, capsys, place, value):
@@ -185,21 +189,21 @@ def test_tolerances_are_written(bundle, tmp_path, capsys):
 
 
 def test_other_forms(bundle, edited, tmp_path, capsys):
-    path = edited("build/artifacts/onnx/size_bytes", 1000)
+    path = edited("build/artifacts/pte/size_bytes", 1000)
     junit, markdown = tmp_path / "junit.xml", tmp_path / "comment.md"
     status = check(bundle, path, "--skip", "sqnr", "--json", "--junit", junit, "--markdown", markdown)
     assert status == 4
     document = json.loads(capsys.readouterr().out)
     assert not document["passed"] and document["skipped"] == ["sqnr"]
     (row,) = (row for row in document["rows"] if row["verdict"] == "failed")
-    assert (row["gate"], row["of"], row["baseline"]) == ("size", "onnx", 1000)
+    assert (row["gate"], row["of"], row["baseline"]) == ("size", "pte", 1000)
     suite = ElementTree.parse(junit).getroot()
     failed = [case.get("name") for case in suite if case.find("failure") is not None]
     skipped = [case.get("name") for case in suite if case.find("skipped") is not None]
     assert (failed, skipped) == (["size"], ["sqnr"])
     assert (suite.get("failures"), suite.get("skipped"), suite.get("tests")) == ("1", "1", str(len(suite)))
     comment = markdown.read_text()
-    assert comment.startswith("### edgecompile: FAILED") and "| size | onnx | 1.00 KB |" in comment
+    assert comment.startswith("### edgecompile: FAILED") and "| size | pte | 1.00 KB |" in comment
     assert "<details>" in comment
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgecompile.cli.main import main
+from edgecompile.regression.baseline import write_baseline
+from edgecompile.regression.check import check, make_baseline
 from edgecompile.regression.find_differences import find_differences
 
 FORMATS = ("pte", "onnx")
@@ -66,11 +68,23 @@ def test_artifacts_alone(good, dark, slow, tmp_path, capsys):
     bare = [shutil.copy(path / "shapes.pte", tmp_path / f"{index}.pte") for index, path in pairs]
     found = find_differences(*map(Path, bare))
     assert not found.outputs and found.operators and "lies in a bundle" in found.notes[0]
+    (tmp_path / "manifest.json").write_text('{"name": "a web app"}')
+    assert find_differences(*map(Path, bare)) == found
 
 
 def test_formats_of_one_alone(good, build):
     found = find_differences(good, build(format=("pte",)))
     assert found.equal == ("pte",) and found.notes == (".onnx is only in A",)
+
+
+def test_models_of_other_outputs(good, build, tmp_path):
+    two = build("two", format=("pte",))
+    found = find_differences(two, good)
+    assert not found.outputs and ".pte: outputs are not compared: A has 2, B 1" in found.notes
+    made, _ = make_baseline(two, core=None, memory=False)
+    write_baseline(tmp_path / "two.json", made)
+    checked = check(two, tmp_path / "two.json")
+    assert checked.passed and len([row for row in checked.rows if row.gate == "sqnr"]) == 3
 
 
 def test_nothing_in_common(good, capsys):

@@ -11,6 +11,8 @@ import pytest
 import shapes
 import torch
 
+import edgecompile
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 APP = """
@@ -38,7 +40,8 @@ QUICK = (
 
 def run(folder: Path, *options: str) -> tuple[int, str]:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    tested = Path(edgecompile.__file__).parents[1]  # wherever this suite was started
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tested)}
     environment.pop("PYTEST_XDIST_WORKER", None)  # this suite's own
     finished = subprocess.run(
         [*command, "-c", os.devnull, *options, str(folder)],
@@ -88,31 +91,44 @@ def test_bundle_is_built_once_for_all_workers(app):
     assert log.read_text() == "built "
 
 
-@pytest.mark.parametrize(
-    ("test", "said"),
-    [
-        ("def test_it(edgecompile_bundle):\n    pass", "needs a marker that names its model"),
-        (
-            "@pytest.mark.edgecompile('shapes.py:model', target='android-arm46')\n"
-            "def test_it(edgecompile_bundle):\n    pass",
-            "error[unknown-target]",
-        ),
-        (
-            "@pytest.mark.edgecompile('shapes.py:model', targets='android-arm64')\n"
-            "def test_it(edgecompile_bundle):\n    pass",
-            "are not those of `edgecompile build`",
-        ),
-        (
-            "@pytest.mark.edgecompile('shapes.py:model', target='android-arm64')\n"
-            "def test_it(edgecompile_check):\n    edgecompile_check()",
-            "needs baseline=FILE",
-        ),
-    ],
+# What each marker says, and what the test must fail with.
+WRONG = (
+    ("'shapes.py:model', target='android-arm46'", "error[unknown-target]"),
+    ("'shapes.py:model', targets='android-arm64'", "unknown key 'targets'"),
+    ("'shapes.py:model', target=3", "invalid value for 'target'"),
+    (
+        "'shapes.py:model', target=['android-arm64', 'ios-arm64'], calibration='shapes.py:calibration'",
+        "a test builds for one target",
+    ),
+    ("'shapes.py:model', target='android-arm64', output='x'", "leave out 'output'"),
+    ("'shapes.py:model', target='android-arm64', quantization='nearest'", "invalid value for 'quantization'"),
+    ("'shapes.py:model', target='android-arm64', calibration=print", "error[unreadable-data]"),
+    ("print, target='android-arm64'", "error[invalid-model-spec]"),
+    ("'shapes.py:model', baseline=3", "invalid value for 'baseline'"),
+    ("'shapes.py:model', count_on=3", "invalid value for 'count_on'"),
+    ("target='android-arm64'", "needs a marker that names its model"),
 )
-def test_marker_that_cannot_be(app, test, said):
-    (app / "test_app.py").write_text(f"import pytest\n\n{test}\n")
+
+
+def test_markers_that_cannot_be(app):
+    tests = [
+        f"@pytest.mark.edgecompile({marker})\ndef test_{number}(edgecompile_bundle):\n    pass\n"
+        for number, (marker, _) in enumerate(WRONG)
+    ]
+    unmarked = "def test_unmarked(edgecompile_bundle):\n    pass\n"
+    no_baseline = (
+        "@pytest.mark.edgecompile('shapes.py:model', target='android-arm64')\n"
+        "def test_no_baseline(edgecompile_check):\n    edgecompile_check()\n"
+    )
+    (app / "test_app.py").write_text("\n".join(["import pytest\n", *tests, unmarked, no_baseline]))
     status, shown = run(app)
-    assert status == 1 and said in shown and "Traceback" not in shown
+    assert status == 1 and f"1 failed, {len(WRONG) + 1} errors" in shown and "needs baseline=FILE" in shown
+    assert "During handling" not in shown and "AttributeError" not in shown
+    parts = re.split(r"ERROR at setup of test_(\w+) ", shown)[1:]
+    said = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert "needs a marker that names its model" in said["unmarked"]
+    for number, (marker, text) in enumerate(WRONG):
+        assert text in said[str(number)], marker
 
 
 def test_example_passes_and_fails_with_a_worse_model(tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecompile.compare import closeness, sample_scores
+from edgecompile.evaluate import Quality
 from edgecompile.regression.paired_tests import bootstrap_sqnr_drop, mcnemar
 from edgecompile.regression.sketch import sketch, sketched_sqnr_db
-from edgecompile.sample_scores import SampleScores, blocks_of, pack, unpack
+from edgecompile.report import quality_dict
+from edgecompile.sample_scores import blocks_of, pack, unpack
 
 
 @given(st.lists(st.booleans(), max_size=200))
@@ -40,18 +43,30 @@ def test_scores_add_up_to_the_closeness():
     found = [tuple(value + 0.3 * torch.randn(1, 4, generator=generator) for value in own) for own in wanted]
     labels = [own[0].argmax().item() for own in wanted]
     scores, whole = sample_scores(found, wanted, labels), closeness(found, wanted)
-    assert 10 * math.log10(sum(scores.signal) / sum(scores.noise)) == pytest.approx(whole.sqnr_db, abs=1e-4)
+    signal, noise = scores.energies()  # (2, 32) each
+    assert 10 * math.log10(signal.sum() / noise.sum()) == pytest.approx(whole.sqnr_db, abs=1e-4)
     assert sum(unpack(scores.same_top1, 50)) / 50 == whole.agreement
     assert scores.correct == scores.same_top1  # the labels are float's top-1
     first = closeness([(own[0],) for own in found], [(own[0],) for own in wanted])
-    assert scores.output_sqnr_db[0] == pytest.approx(first.sqnr_db)
+    assert 10 * math.log10(signal[0].sum() / noise[0].sum()) == pytest.approx(first.sqnr_db, abs=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_error_of_outputs_that_are_no_numbers(bad):
+    """It is the worst that there is, and neither none nor what JSON cannot hold."""
+    wanted = [(torch.ones(1, 3),)] * 2
+    found = closeness([(torch.full((1, 3), bad),), (torch.ones(1, 3),)], wanted)
+    row = quality_dict(Quality(name="pte", against_float=found, accuracy=None))
+    assert row["against_float"]["max_abs_error"] == sys.float_info.max
+    assert row["against_float"]["sqnr_db"] == -100
 
 
 def test_outputs_that_are_no_numbers():
     wanted = [(torch.ones(1, 3),)] * 2
     broken = [(torch.full((1, 3), math.nan),), (torch.ones(1, 3),)]
     scores = sample_scores(broken, wanted, None)
-    assert scores.noise[0] is None and scores.noise[1] == 0 and scores.output_sqnr_db == (-100.0,)
+    assert scores.noise == ((None, 0.0),)
+    assert scores.energies().tolist() == [[[3.0, 3.0]], [[math.inf, 0.0]]]
 
 
 @pytest.mark.parametrize(
@@ -82,15 +97,13 @@ def test_mcnemar_rarely_takes_noise_for_a_loss():
     assert alarms / 2000 < 0.05
 
 
-def _scores(noise) -> SampleScores:
-    return SampleScores(
-        correct=None, same_top1=None, signal=(1.0,) * len(noise), noise=tuple(noise), output_sqnr_db=(20.0,)
-    )
+def _energies(noise, signal=1.0) -> np.ndarray:
+    return np.array([[signal] * len(noise), noise])
 
 
 def test_bootstrap_finds_a_drop_of_all_blocks():
     noise = np.random.default_rng(0).uniform(0.005, 0.02, 32)
-    found = bootstrap_sqnr_drop(_scores(noise), _scores(noise * 2), significance=0.01)
+    found = bootstrap_sqnr_drop(_energies(noise), _energies(noise * 2), significance=0.01)
     assert found.drop_db == pytest.approx(10 * math.log10(2)) and found.low_db == pytest.approx(found.drop_db)
 
 
@@ -98,19 +111,46 @@ def test_bootstrap_takes_one_bad_block_for_chance():
     noise = np.full(32, 0.01)
     worse = noise.copy()
     worse[7] = 0.3
-    found = bootstrap_sqnr_drop(_scores(noise), _scores(worse), significance=0.01)
+    found = bootstrap_sqnr_drop(_energies(noise), _energies(worse), significance=0.01)
     assert found.drop_db > 2 and found.low_db <= 0
 
 
-@pytest.mark.parametrize("bad", [None, 1e9])
+@pytest.mark.parametrize("bad", [math.inf, 1e9])
 def test_bootstrap_of_broken_outputs(bad):
-    found = bootstrap_sqnr_drop(_scores([0.01] * 8), _scores([bad] * 8), significance=0.01)
+    found = bootstrap_sqnr_drop(_energies([0.01] * 8), _energies([bad] * 8), significance=0.01)
     assert found.drop_db > 50 and found.low_db > 50
 
 
 def test_bootstrap_of_outputs_without_error():
-    exact = _scores([0.0] * 8)
+    exact = _energies([0.0] * 8)
     assert bootstrap_sqnr_drop(exact, exact, significance=0.01).drop_db == 0
+    zeros = _energies([0.0] * 8, signal=0.0)
+    assert bootstrap_sqnr_drop(zeros, _energies([1.0] * 8, signal=0.0), significance=0.01).low_db > 100
+
+
+def test_bootstrap_takes_no_broken_block_for_chance():
+    """Of 32 blocks a good third of the drawn sets are without it."""
+    noise = np.full(32, 0.01)
+    broken = noise.copy()
+    broken[7] = math.inf
+    found = bootstrap_sqnr_drop(_energies(noise), _energies(broken), significance=0.01)
+    assert found.is_sure and "1 blocks" in found.text()
+    already = bootstrap_sqnr_drop(_energies(broken), _energies(broken), significance=0.01)
+    assert not already.is_sure and already.drop_db == 0
+
+
+def test_bootstrap_of_too_few_samples_is_not_sure():
+    """Of one or two, every drawn set may be worse by chance alone."""
+    found = bootstrap_sqnr_drop(_energies([0.01] * 6), _energies([0.02] * 6), significance=0.01)
+    assert not found.is_sure and found.drop_db > 3 and found.text() == "too few samples"
+    assert bootstrap_sqnr_drop(_energies([0.01] * 7), _energies([0.02] * 7), significance=0.01).is_sure
+
+
+def test_mcnemar_of_many_samples_is_quick():
+    losses, wins = 10_300, 10_000
+    found = mcnemar([True] * losses + [False] * wins, [False] * losses + [True] * wins)
+    normal = 0.5 * math.erfc((losses - wins - 1) / math.sqrt(2 * (losses + wins)))
+    assert found.p_value == pytest.approx(normal, rel=1e-3)
 
 
 def test_sketch_tells_how_far_outputs_are_apart():
@@ -125,6 +165,13 @@ def test_sketch_tells_how_far_outputs_are_apart():
 def test_sketch_never_changes():
     """Baselines are kept for years: these are the first projections of the first one."""
     assert sketch([[np.arange(6.0).reshape(2, 3)]])[:4] == (9.0, 5.0, -13.0, 1.0)
+
+
+def test_sketches_of_huge_numbers_are_compared():
+    """Of masked logits, or written by hand."""
+    masked = [[np.array([[1.0, -np.inf]])]]
+    assert sketched_sqnr_db(sketch(masked), sketch(masked)) == math.inf
+    assert sketched_sqnr_db([1e308, 1.0], [-1e308, 1.0]) == pytest.approx(-6.02, abs=0.01)
 
 
 def test_sketches_of_other_outputs():

@@ -39,6 +39,7 @@ def test_what_was_built_stands_in_the_page(report, bundle, tmp_path):
     report(bundle, "-o", "page.html")
     page = (tmp_path / "current/page.html").read_text()
     assert "Every threshold of android-arm64 holds" in section(page, "summary")
+    assert "\N{REPLACEMENT CHARACTER}" not in page  # a space that does not break is no control character
     before_after = section(page, "before-after")
     for said in ("model as given", "pruned model in float", "80 k", "66 k", "82.5%", "83.00%", "80.00%"):
         assert said in before_after, said

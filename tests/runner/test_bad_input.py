@@ -47,6 +47,34 @@ def test_an_artifact_of_another_hash_is_refused(made, suffix):
         run_artifact(item.path, "0" * 64, item.samples, host, engine=item.engine)
 
 
+# FIPS 180-4's examples: https://csrc.nist.gov/projects/cryptographic-standards-and-guidelines/example-values
+FIPS = {
+    b"": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    b"abc": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+    b"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq": (
+        "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"
+    ),
+    b"a" * 1_000_000: "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0",
+}
+
+
+@pytest.mark.parametrize(("data", "digest"), FIPS.items(), ids=lambda value: f"{len(value)} bytes")
+def test_the_runner_hashes_as_the_standard_says(data, digest, tmp_path):
+    """With the right hash, in either case, it is the engine that refuses; with another one, the runner."""
+    (tmp_path / "model").write_bytes(data)
+    runner = built_runner("executorch", "host", QuietProgress())
+    other = digest[:-1] + ("1" if digest[-1] == "0" else "0")
+    with Host() as host:
+        host.push({**runner.files, "model": tmp_path / "model"})
+        for given, code, exit_code in (
+            (digest, "load-failed", 5),
+            (digest.upper(), "load-failed", 5),
+            (other, "hash-mismatch", 3),
+        ):
+            done = host.run([*runner.command, "--model", "model", "--sha256", given], 30)
+            assert (done.exit_code, f'"code": "{code}"' in done.stdout) == (exit_code, True)
+
+
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 65, 119, 120, 1000])
 def test_the_runner_hashes_every_length(made, tmp_path, size):
     file = tmp_path / "model.pte"
@@ -156,8 +184,12 @@ def test_a_time_limit_ends_the_whole_process_group(tmp_path: Path):
         (["--model", "x", "--input", "float32:99999999999999999999:f"], "usage", 2),
         (["--model", "x", "--input", "float32:100000x100000:f"], "usage", 2),
         (["--model", "absent", "--input", "float32:1:absent"], "input-unreadable", 7),
-        (["--model", "absent", "--sha256", "0"], "model-unreadable", 3),
-        (["--model", ".", "--sha256", "0"], "model-unreadable", 3),
+        (["--model", "absent", "--sha256", "0" * 64], "model-unreadable", 3),
+        (["--model", ".", "--sha256", "0" * 64], "model-unreadable", 3),
+        (["--model", "absent", "--sha256", ""], "usage", 2),
+        (["--model", "absent", "--sha256", "0" * 63], "usage", 2),
+        (["--model", "absent", "--sha256", "0" * 65], "usage", 2),
+        (["--model", "absent", "--sha256", "0" * 63 + "g"], "usage", 2),
         (["--model", "absent", "--cpus", "4096"], "affinity-failed", 2),
         (["--model", "absent"], "load-failed", 5),
     ],

@@ -239,13 +239,14 @@ def test_cache_show_and_clear(tmp_path, monkeypatch, capsys):
 def test_validate_prints_the_table_and_fails(stub, capsys):
     seen = {}
 
-    def validate(path, *, layers, connection, progress):
-        seen.update(path=path, layers=layers, connection=connection)
+    def validate(path, *, layers, connection, public_keys, progress):
+        seen.update(path=path, layers=layers, connection=connection, public_keys=public_keys)
         return SimpleNamespace(passed=seen["path"].name == "good", text=lambda: "table", to_dict=dict)
 
     stub("edgecompile.validate", "validate", validate)
-    assert main(["validate", "good", "--on", "host"]) == 0
+    assert main(["validate", "good", "--on", "host", "--public-key", "a.pem", "--public-key", "b.pem"]) == 0
     assert seen["layers"] is True
+    assert [path.name for path in seen["public_keys"]] == ["a.pem", "b.pem"]
     assert seen["connection"].platform == "host"
     assert main(["validate", "bad", "--no-layers"]) == 4
     assert (seen["layers"], seen["connection"]) == (False, None)

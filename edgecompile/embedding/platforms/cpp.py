@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from edgecompile import shipped
 from edgecompile.embedding.platform import Platform, rendered
 from edgecompile.embedding.subject import Subject
@@ -19,12 +21,13 @@ _ELEMENT_TYPES = {
 }  # fmt: skip
 
 _KEYWORDS = """
-alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t class compl
-concept const consteval constexpr constinit const_cast continue co_await co_return co_yield decltype default delete
-do double dynamic_cast else enum explicit export extern false float for friend goto if inline int long mutable
-namespace new noexcept not not_eq nullptr operator or or_eq private protected public register reinterpret_cast
-requires return short signed sizeof static static_assert static_cast struct switch template this thread_local throw
-true try typedef typeid typename union unsigned using virtual void volatile wchar_t while xor xor_eq
+alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t char16_t char32_t
+class compl concept const consteval constexpr constinit const_cast continue co_await co_return co_yield
+decltype default delete do double dynamic_cast else enum explicit export extern false float for friend
+goto if inline int long mutable namespace new noexcept not not_eq nullptr operator or or_eq private
+protected public register reinterpret_cast requires return short signed sizeof static static_assert
+static_cast struct switch template this thread_local throw true try typedef typeid typename union
+unsigned using virtual void volatile wchar_t while xor xor_eq
 """
 _MACROS = "assert errno linux unix stdin stdout stderr NULL EOF NAN INFINITY RAND_MAX BUFSIZ"
 
@@ -33,7 +36,7 @@ class Cpp(Platform):
     """The platform `cpp`."""
 
     formats = ("onnx", "pte")
-    types = {
+    types: ClassVar[dict[str, str]] = {
         "float32": "float",
         "float64": "double",
         "int8": "int8_t",
@@ -78,13 +81,20 @@ class Cpp(Platform):
         shared += ["engines/onnxruntime_api.h"] if engine == "onnxruntime" else []
         for path in shared:
             # Two models in one program must not define the same names.
-            text = (source / path).read_text(encoding="utf-8").replace("namespace edgecompile", f"namespace {name}")
+            text = (
+                (source / path)
+                .read_text(encoding="utf-8")
+                .replace("namespace edgecompile", f"namespace {name}")
+            )
             files[f"{name}/{path.rpartition('/')[2]}"] = text.encode()
         files[f"assets/{subject.artifact_name}"] = subject.data
         return files | {f"assets/goldens/{each}.bin": data for each, data in subject.goldens.items()}
 
 
 def _literal(text: str) -> str:
-    """Return a text as a literal of its UTF-8; escapes of three octal digits cannot run into what follows."""
-    plain = (chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}" for byte in text.encode())
+    """Return a text as a literal of its UTF-8; three octal digits cannot run into what follows."""
+    plain = (
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}"
+        for byte in text.encode()
+    )
     return f'"{"".join(plain)}"'
