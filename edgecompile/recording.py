@@ -42,10 +42,10 @@ _STARTS_A_PROCESS = frozenset(
 _SEEN_THROUGH = frozenset(
     """
     PIL _brotli _cffi_backend _cython_3 _ruamel_yaml brotli charset_normalizer cloudpickle coverage
-    cryptography cython executorch functorch google hypothesis joblib jinja2 kiwisolver markupsafe matplotlib ml_dtypes mlxtend
-    mypy numpy onnx onnx_ir onnxruntime onnxscript onnxsim pandas psutil pydantic_core rpds ruamel scipy
-    skimage sklearn sympy threadpoolctl torch torchao torchgen tree_sitter tree_sitter_kotlin
-    tree_sitter_swift tree_sitter_typescript yaml
+    cryptography cython executorch functorch google hypothesis jinja2 joblib kiwisolver markupsafe
+    matplotlib ml_dtypes mlxtend mypy numpy onnx onnx_ir onnxruntime onnxscript onnxsim pandas psutil
+    pydantic_core rpds ruamel scipy skimage sklearn sympy threadpoolctl torch torchao torchgen tree_sitter
+    tree_sitter_kotlin tree_sitter_swift tree_sitter_typescript yaml
     """.split()  # noqa: SIM905 (a list of words)
 )
 
