@@ -9,6 +9,7 @@ from edgecompile.bench import Ratio, bench
 from edgecompile.bench_instructions import bench_instructions
 from edgecompile.connect import connect, counting_emulator
 from edgecompile.contender import EngineOptions, find_contenders
+from edgecompile.errors import EngineLibrariesMissingError
 from edgecompile.progress import Progress
 from edgecompile.regression.facts import BuildFacts, EmulatedCore, InstructionFacts
 
@@ -26,7 +27,10 @@ def with_instructions(
         RunnerFailedError: An artifact fails there.
     """
     with counting_emulator(device=core.device, cpu=core.cpu) as emulator:
-        contenders, notes = find_contenders([path], (), emulator, progress)
+        try:
+            contenders, notes = find_contenders([path], (), emulator, progress)
+        except EngineLibrariesMissingError as error:
+            return build, (f"no instructions are counted: {error.message}",)
         found = bench_instructions(contenders, emulator, repeats=1, progress=progress)
     counts = {
         row.contender.artifact.format: InstructionFacts(load=row.load, per_inference=row.per_inference)

@@ -78,3 +78,13 @@ def test_metric_that_is_not_measured_any_more(bundle, baseline, tmp_path, capsys
     rows = json.loads(capsys.readouterr().out)["rows"]
     missing = {(row["gate"], row["of"]) for row in rows if row["verdict"] == "missing"}
     assert missing == {("instructions", "ptl"), ("load-instructions", "ptl")}
+
+
+def test_artifact_that_no_emulated_engine_runs(bundle, emulator, tmp_path, capsys):
+    source = bundle.parents[1] / "small.py"
+    build = ["build", f"{source}:make", "--device", "pixel-6", "--format", "ptl"]
+    assert main([*build, "--calibration", f"{source}:pictures", "--output", str(tmp_path)]) == 0
+    path = tmp_path / "ptl.json"
+    assert main(["baseline", str(tmp_path / "android-arm64"), "-o", str(path), "--no-memory"]) == 0
+    assert "no instructions are counted" in capsys.readouterr().out
+    assert read_baseline(path).build.core is None
