@@ -1,22 +1,10 @@
-"""What the tests of whole builds share: the command line in this process, and where the networks are."""
+"""What the tests of whole builds share: a cache of their own, and where the networks are."""
 
-import contextlib
-import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import networks
 import pytest
-
-from edgecompile.cli.main import main
-
-
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    out: str
-    err: str
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -26,19 +14,6 @@ def own_cache(tmp_path_factory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGECOMPILE_CACHE", str(folder))
         yield folder
-
-
-@pytest.fixture(scope="session")
-def cli() -> Callable[..., Finished]:
-    """Run a command line in this process, so that torch is imported once."""
-
-    def run(*arguments: object) -> Finished:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main([str(argument) for argument in arguments])
-        return Finished(status, out.getvalue(), err.getvalue())
-
-    return run
 
 
 @pytest.fixture(scope="session")

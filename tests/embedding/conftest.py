@@ -1,12 +1,9 @@
-"""The command line in this process, a small real bundle with a pipeline, and real pictures."""
+"""A small real bundle with a pipeline, and real pictures."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +16,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 sys.path.insert(0, str(EXAMPLES))
 
 import photographs  # noqa: E402
-
-
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture(scope="session")
-def cli() -> Callable[..., Finished]:
-    """Run a command line in this process."""
-
-    def run(*arguments: object) -> Finished:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main([str(argument) for argument in arguments])
-        return Finished(status, out.getvalue(), err.getvalue())
-
-    return run
-
 
 NETWORK = """
 import numpy as np

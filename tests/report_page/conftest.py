@@ -1,45 +1,20 @@
-"""The command line in this process, a bundle with everything in it, and a browser where there is one."""
+"""A bundle with everything in it, and a browser where there is one."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import written_bundle as written
 
-from edgecompile.cli.main import main
-
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 
 
-@dataclass(frozen=True)
-class Finished:
-    status: int
-    out: str
-    err: str
-
-
-@pytest.fixture(scope="session")
-def cli() -> Callable[..., Finished]:
-    """Run a command line in this process."""
-
-    def run(*arguments: object) -> Finished:
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            status = main([str(argument) for argument in arguments])
-        return Finished(status, out.getvalue(), err.getvalue())
-
-    return run
-
-
 @pytest.fixture
-def report(cli, tmp_path, monkeypatch) -> Callable[..., Finished]:
+def report(cli, tmp_path, monkeypatch) -> Callable[..., Any]:
     """Run `edgecompile report` in an empty folder."""
     folder = tmp_path / "current"
     folder.mkdir(exist_ok=True)
