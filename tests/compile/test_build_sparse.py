@@ -126,7 +126,7 @@ def test_a_second_build_zeroes_nothing_again(cli, tmp_path):
     first = cli("build", spec, "--target", TARGET, *options)
     assert first.status == 0, first.err
     planned = json.loads(cli("build", spec, "--target", TARGET, *options, "--plan", "--json").out)
-    assert {"stage": "zero weights", "reused": True} in planned["stages"]
+    assert {"stage": "zero weights", "reused": True} in planned["stages"], first.err
     assert {"stage": "make up for zeros", "reused": True} in planned["stages"]
     assert all(row["reused"] for row in planned["stages"])
     plan = {row["name"]: row for row in planned["plan"]}
