@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from edgecompile import __version__, catalogue
 from edgecompile.errors import UnknownPlatformError
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from edgecompile.embedding.subject import Subject
 
 _PACKAGE = "edgecompile.embedding.platforms"
@@ -63,13 +66,18 @@ def rendered(template: str, subject: Subject, **more: Any) -> bytes:
 
     A name from a bundle may hold anything: it stands in a template as an identifier only.
     """
+    return _environment().get_template(template).render(subject=subject, version=__version__, **more).encode()
+
+
+@cache
+def _environment() -> Environment:
+    """Return what keeps the compiled templates, made when the first is needed."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("edgecompile.embedding"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(template).render(subject=subject, version=__version__, **more).encode()

@@ -29,9 +29,7 @@ GATES: Mapping[str, Gate] = {
     IDENTICAL: gates.identical,
     "input-range": gates.input_range,
     "layers": layer_gates.layers,
-    "layer-sqnr": layer_gates.layer_sqnr,
-    "layer-scale": layer_gates.layer_scale,
-    "layer-clipping": layer_gates.layer_clipping,
+    **layer_gates.NUMBERS,
     "operators": gates.operators,
     "size": gates.size,
     "instructions": gates.instructions,
@@ -214,7 +212,7 @@ def _first_wrong_layer(path: Path, formats: set[str], progress: Progress) -> str
     for name, layers in validate(path, progress=progress).layers.items():
         for layer in layers:
             if name in formats and not layer.passed:
-                place = f"{layer.kind}, {layer.where}" if layer.where else layer.kind
+                place = layer_gates.described(layer)
                 return f"{layer.name} ({place}) of .{name}: {layer.identical:.2%} equal the reference"
     return None
 

@@ -72,7 +72,9 @@ def find_differences(a: Path, b: Path, progress: Progress | None = None) -> Diff
     layers: list[LayerDifference] = []  # in the order of the graph
     if left.whole and right.whole:
         assert left.bundle is not None and right.bundle is not None
-        layers = _layers(read_facts(left.bundle).layers, read_facts(right.bundle).layers)
+        layers = _layers(
+            read_facts(left.bundle, left.contents).layers, read_facts(right.bundle, right.contents).layers
+        )
     operators = [
         CountDifference(of=name, name=operator, a=first, b=second)
         for name in changed

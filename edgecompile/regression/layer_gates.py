@@ -2,66 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from edgecompile.decibels import decibels, sqnr_text
 from edgecompile.regression.facts import LayerFacts
-from edgecompile.regression.gates import Builds, GateRow
+from edgecompile.regression.gates import Builds, Gate, GateRow
+from edgecompile.regression.tolerances import Tolerances
+
+if TYPE_CHECKING:
+    from edgecompile.layer_tally import LayerResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Measure:
-    """One number of a layer: how it is shown, by how much a layer is worse than another, what is allowed."""
+    """One number of a layer.
 
-    gate: str
+    Attributes:
+        unit: As in `GateRow`.
+        show: Gives the number.
+        worse: By how much the second of two layers is worse than the first.
+        allowed: How much it may be.
+        allowed_text: The same in words, with a place for it.
+    """
+
     unit: str
     show: Callable[[LayerFacts], float | None]
     worse: Callable[[LayerFacts, LayerFacts], float]
-    allowed: float
+    allowed: Callable[[Tolerances], float]
     allowed_text: str
 
 
-def layer_sqnr(builds: Builds) -> Iterator[GateRow]:
-    """What each layer loses by itself."""
-    allowed = builds.allowed.layer_sqnr_drop_db
-    measure = _Measure(
-        gate="layer-sqnr",
+def _sqnr_drop(old: LayerFacts, new: LayerFacts) -> float:
+    return decibels(old.own_sqnr_db) - decibels(new.own_sqnr_db)
+
+
+def _scale_ratio(old: LayerFacts, new: LayerFacts) -> float:
+    return max(old.scale / new.scale, new.scale / old.scale)
+
+
+def _clipped_rise(old: LayerFacts, new: LayerFacts) -> float:
+    return 100 * (new.clipped_share - old.clipped_share)
+
+
+_MEASURES = {
+    "layer-sqnr": _Measure(
         unit="dB",
         show=lambda layer: layer.own_sqnr_db,
         worse=_sqnr_drop,
-        allowed=allowed,
-        allowed_text=f"-{allowed:g} dB",
-    )
-    yield from _worst(builds, measure)
-
-
-def layer_scale(builds: Builds) -> Iterator[GateRow]:
-    """The scale of each layer's output."""
-    allowed = builds.allowed.layer_scale_ratio
-    measure = _Measure(
-        gate="layer-scale",
+        allowed=lambda tolerances: tolerances.layer_sqnr_drop_db,
+        allowed_text="-{:g} dB",
+    ),
+    "layer-scale": _Measure(
         unit="",
         show=lambda layer: layer.scale,
         worse=_scale_ratio,
-        allowed=allowed,
-        allowed_text=f"within x {allowed:g}",
-    )
-    yield from _worst(builds, measure)
-
-
-def layer_clipping(builds: Builds) -> Iterator[GateRow]:
-    """The share of each layer's values outside its range."""
-    allowed = builds.allowed.clipped_rise_points
-    measure = _Measure(
-        gate="layer-clipping",
+        allowed=lambda tolerances: tolerances.layer_scale_ratio,
+        allowed_text="within x {:g}",
+    ),
+    "layer-clipping": _Measure(
         unit="%",
         show=lambda layer: 100 * layer.clipped_share,
         worse=_clipped_rise,
-        allowed=allowed,
-        allowed_text=f"+{allowed:g} points",
-    )
-    yield from _worst(builds, measure)
+        allowed=lambda tolerances: tolerances.clipped_rise_points,
+        allowed_text="+{:g} points",
+    ),
+}
 
 
 def layers(builds: Builds) -> Iterator[GateRow]:
@@ -88,12 +96,10 @@ def first_divergence(builds: Builds) -> str | None:
     for name, old in builds.baseline.layers.items():
         new = builds.now.layers.get(name)
         if new is None:
-            return f"{name} ({_place(old)}): it is not quantized any more, or has another name"
+            return f"{name} ({described(old)}): it is not quantized any more, or has another name"
         said = []
         if _sqnr_drop(old, new) > allowed.layer_sqnr_drop_db:
-            said.append(
-                f"its own SQNR fell from {sqnr_text(old.own_sqnr_db)} to {sqnr_text(new.own_sqnr_db)} dB"
-            )
+            said.append(f"its own SQNR fell {_from_to(old.own_sqnr_db, new.own_sqnr_db)}")
         if _scale_ratio(old, new) > allowed.layer_scale_ratio:
             said.append(f"its scale went from {old.scale:.4g} to {new.scale:.4g}")
         if _clipped_rise(old, new) > allowed.clipped_rise_points:
@@ -101,12 +107,14 @@ def first_divergence(builds: Builds) -> str | None:
         if not said and decibels(old.sqnr_db) - decibels(new.sqnr_db) > allowed.layer_sqnr_drop_db:
             said.append(f"SQNR up to it fell {_from_to(old.sqnr_db, new.sqnr_db)}")
         if said:
-            return f"{name} ({_place(old)}): " + ", ".join(said)
+            return f"{name} ({described(old)}): " + ", ".join(said)
     return None
 
 
-def _worst(builds: Builds, measure: _Measure) -> Iterator[GateRow]:
+def _worst(gate: str, builds: Builds) -> Iterator[GateRow]:
     """Return a row of the layer that is worse by most; none where the builds have no layer in common."""
+    measure = _MEASURES[gate]
+    allowed = measure.allowed(builds.allowed)
     both = {
         name: (old, builds.now.layers[name])
         for name, old in builds.baseline.layers.items()
@@ -115,39 +123,32 @@ def _worst(builds: Builds, measure: _Measure) -> Iterator[GateRow]:
     if not both:
         return
     worse = {name: measure.worse(*pair) for name, pair in both.items()}
-    over = sum(value > measure.allowed for value in worse.values())
+    over = sum(value > allowed for value in worse.values())
     name = max(worse, key=lambda name: worse[name])
     old, new = both[name]
     what = f"{over} of {len(both)} layers, worst" if over else f"differs most of {len(both)} layers"
     yield GateRow(
-        gate=measure.gate,
+        gate=gate,
         of=name,
         baseline=measure.show(old),
         now=measure.show(new),
         unit=measure.unit,
-        allowed=measure.allowed_text,
+        allowed=measure.allowed_text.format(allowed),
         verdict="failed" if over else "passed",
-        detail=f"{what}: {_place(old)}",
+        detail=f"{what}: {described(old)}",
     )
 
 
-def _sqnr_drop(old: LayerFacts, new: LayerFacts) -> float:
-    return decibels(old.own_sqnr_db) - decibels(new.own_sqnr_db)
-
-
-def _scale_ratio(old: LayerFacts, new: LayerFacts) -> float:
-    return max(old.scale / new.scale, new.scale / old.scale)
-
-
-def _clipped_rise(old: LayerFacts, new: LayerFacts) -> float:
-    return 100 * (new.clipped_share - old.clipped_share)
+NUMBERS: Mapping[str, Gate] = {gate: partial(_worst, gate) for gate in _MEASURES}
+"""What each layer loses by itself, the scale of its output, and the share of values outside its range."""
 
 
 def _from_to(old: float | None, new: float | None) -> str:
     return f"from {sqnr_text(old)} to {sqnr_text(new)} dB"
 
 
-def _place(layer: LayerFacts) -> str:
+def described(layer: LayerFacts | LayerResult) -> str:
+    """Return a layer's kind and source line."""
     return f"{layer.kind}, {layer.where}" if layer.where else layer.kind
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgecompile.artifact import REPORT, Artifact, Bundle, TensorEntry
@@ -17,8 +18,13 @@ from edgecompile.report_document import read_report
 from edgecompile.sample_scores import SampleScores
 
 
-def read_facts(bundle: Bundle) -> BuildFacts:
+def read_facts(bundle: Bundle, contents: Mapping[str, ArtifactContents] | None = None) -> BuildFacts:
     """Return what a bundle's own files say of it.
+
+    Args:
+        bundle: The bundle.
+        contents: What is in each artifact, by format, where that has been read: asking ONNX Runtime takes a
+            second.
 
     Raises:
         AlteredFileError: A file is not the one that was built.
@@ -37,13 +43,14 @@ def read_facts(bundle: Bundle) -> BuildFacts:
     _, float_outputs = read_goldens(bundle)
     manifest = bundle.manifest
     identical = {row.name: row.identical for row in report.quality}
-    contents = {item.name: item.contents for item in inspect(bundle.path).artifacts}
+    if contents is None:
+        contents = {item.contents.format: item.contents for item in inspect(bundle.path).artifacts}
     artifacts = {}
     for item in manifest.artifacts:
         scores, share = report.scores.get(item.format), identical.get(item.format)
         if scores is None or share is None:
             raise InvalidReportError(f"the report has no quality of {item.format!r}", where=where)
-        artifacts[item.format] = _artifact(item, contents[item.path], share, scores)
+        artifacts[item.format] = _artifact(item, contents[item.format], share, scores)
     facts = BuildFacts(
         name=manifest.name,
         target=manifest.target,

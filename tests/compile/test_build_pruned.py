@@ -17,21 +17,6 @@ TARGET = "linux-x86-64"
 
 
 @pytest.fixture(scope="module")
-def built(cli, tmp_path_factory):
-    """Build a network, and return its bundle and what was printed."""
-
-    def run(*options, network="prunable", status=0, data=DATA):
-        output = tmp_path_factory.mktemp("pruned")
-        finished = cli(
-            "build", f"{NETWORKS}:{network}", "--target", TARGET, *data, "--output", output, *options
-        )
-        assert finished.status == status, finished.err
-        return finished if status else (load_bundle(output / TARGET), finished)
-
-    return run
-
-
-@pytest.fixture(scope="module")
 def halved(built):
     return built("--prune", 0.5)
 

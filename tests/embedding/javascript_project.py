@@ -1,4 +1,4 @@
-"""Projects in JavaScript, installed by npm and run, and what they must compute by edgecompile's own."""
+"""Projects in JavaScript, installed by npm and run."""
 
 from __future__ import annotations
 
@@ -6,21 +6,12 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from edgecompile.artifact import load_bundle
-from edgecompile.classes import Class, top_classes
-from edgecompile.engine import load_engine
-from edgecompile.errors import InvalidManifestError
-from edgecompile.goldens import read_goldens
-from edgecompile.pipeline import read_labels
+from edgecompile.classes import Class
 
 MODELS = ["small", "digits", pytest.param("mobilenet_v2", marks=pytest.mark.slow)]
 
@@ -71,32 +62,6 @@ def type_errors(project: Path, compiler: Path, code: str) -> str:
     return done.stdout
 
 
-def golden_outputs(path: Path) -> np.ndarray:
-    """Return the engine's output in this process for each golden, (goldens, classes)."""
-    session = _session(path)
-    outputs = [session.run(sample.inputs)[0].numpy()[0] for sample in read_goldens(load_bundle(path))[0]]
-    return np.stack(outputs)
-
-
-def classes_of(path: Path, pictures: Sequence[Path]) -> list[tuple[Class, ...]]:
-    """Return the classes of each picture."""
-    bundle, session = load_bundle(path), _session(path)
-    declared = bundle.manifest.pipeline
-    preparation = declared.picture.preparation(bundle.manifest.inputs[0].shape)
-    name = declared.classes.labels
-    labels = name and read_labels(bundle.read(name), InvalidManifestError, "here")
-    found = []
-    for picture in pictures:
-        prepared = preparation.apply(np.asarray(Image.open(picture).convert("RGB")))
-        (output,) = session.run((torch.from_numpy(prepared),))
-        found.append(
-            top_classes(
-                output.numpy(), softmax=declared.classes.softmax, top_k=declared.classes.top_k, labels=labels
-            )
-        )
-    return found
-
-
 def check_classes(found: list[list[dict]], expected: list[tuple[Class, ...]]) -> None:
     """Check that the classes of all pictures are the expected ones: softmax may differ in its last bits."""
     assert len(found) == len(expected) == 10
@@ -110,10 +75,3 @@ def check_classes(found: list[list[dict]], expected: list[tuple[Class, ...]]) ->
 def floats(text: str) -> np.ndarray:
     """Return a JSON list of lists of float32, which JavaScript writes to the bit."""
     return np.array(json.loads(text), np.float64).astype(np.float32)
-
-
-@cache
-def _session(path: Path):
-    bundle = load_bundle(path)
-    artifact = next(item for item in bundle.artifacts if item.format == "onnx")
-    return load_engine(artifact.engine).load(bundle.read(artifact.path), precise=True)

@@ -7,13 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
+from expected import classes_of, golden_outputs
+from headless_chromium import headless_chromium
 from javascript_project import (
     MODELS,
     TYPE_NAMES,
     check_classes,
-    classes_of,
     floats,
-    golden_outputs,
     npm_install,
     require_node,
     type_errors,
@@ -33,27 +33,11 @@ EXACT = ("small", "digits")
 
 @pytest.fixture(scope="session")
 def browser():
-    """Headless Chromium; skips where it or its driver is not installed."""
-    chromium, driver_path = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    if chromium is None or driver_path is None:
-        pytest.skip("Chromium or its driver is not installed (apt-get install chromium chromium-driver)")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    # In a container this may run as root and with a small /dev/shm.
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(flag)
     # Only this machine has an address: what asks for anything elsewhere fails, and the console tells it.
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(driver_path))
-    driver.set_script_timeout(WAIT_SECONDS)
-    try:
+    nowhere = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    with headless_chromium(("browser",), nowhere) as driver:
+        driver.set_script_timeout(WAIT_SECONDS)
         yield driver
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(scope="session")
@@ -144,7 +128,7 @@ return JSON.stringify(outputs);
 @pytest.mark.parametrize("headers", [ISOLATED, {}], ids=["threads", "one thread"])
 @pytest.mark.parametrize("name", MODELS)
 def test_its_outputs_are_the_engines(browser, opened, project_of, onnx_bundle, name, headers):
-    expected = golden_outputs(onnx_bundle(name))
+    expected = golden_outputs(onnx_bundle(name), "onnx")[:, 0]
     entry = load_bundle(onnx_bundle(name)).manifest.inputs[0]
     with served(project_of(name), headers) as server:
         opened(server.url)
@@ -179,7 +163,7 @@ def test_pictures_become_the_references_classes(browser, opened, project_of, onn
         opened(server.url)
         texts = [base64.b64encode(path.read_bytes()).decode() for path in paths]
         found = in_page(browser, CLASSIFY.replace("TYPE", TYPE_NAMES[name]), texts)
-    expected = classes_of(onnx_bundle(name), paths)
+    expected = classes_of(onnx_bundle(name), "onnx", paths)
     for row, classes in zip(found, expected, strict=True):
         # One photograph has two classes of the very same score: either is the first.
         assert row[0]["index"] in [each.index for each in classes if each.score == classes[0].score]
@@ -206,7 +190,7 @@ def test_a_picture_is_dropped_or_chosen(browser, opened, project_of, onnx_bundle
     path, other = pictures_of("digits")[:2]
     first, second = (
         [[each.label, f"{100 * each.score:.1f} %"] for each in classes]
-        for classes in classes_of(onnx_bundle("digits"), [path, other])
+        for classes in classes_of(onnx_bundle("digits"), "onnx", [path, other])
     )
     with served(project_of("digits"), ISOLATED) as server:
         opened(server.url)
