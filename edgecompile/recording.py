@@ -332,7 +332,12 @@ def _native_readers() -> Iterator[str]:
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or not file.endswith((".so", ".pyd")) or "lib-dynload" in file:
             continue
-        package = name.partition(".")[0]
+        # The folder says whose it is: what Cython shares within a package calls itself `_cyutility` in each.
+        home = max(
+            (folder for folder in _installed_folders() if file.startswith(folder)), key=len, default=""
+        )
+        place = file.removeprefix(home).partition("/")[0] if home else name
+        package = place.partition(".")[0]
         # What mypyc compiled is Python that opens files as Python does; its module has a hash for a name.
         if package not in _SEEN_THROUGH and not package.endswith("__mypyc"):
             yield f"the package {package!r} may read files that are not seen"

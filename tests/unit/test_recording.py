@@ -203,6 +203,13 @@ def test_a_package_that_opens_files_natively_is_not_trusted(tmp_path, monkeypatc
     assert reads_of(lambda: None).unseen == ""
 
 
+def test_what_cython_shares_within_a_trusted_package_is_trusted():
+    import scipy._cyutility  # noqa: F401
+
+    assert "_cyutility" in sys.modules
+    assert reads_of(lambda: None).unseen == ""
+
+
 def test_a_file_that_changes_while_it_is_read_is_not_trusted(tmp_path):
     file = tmp_path / "file"
     file.write_text("x")
