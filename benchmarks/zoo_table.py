@@ -1,0 +1,3 @@
+"""docs/zoo.md's table."""
+def table(lines):
+    return ""
