@@ -3,8 +3,8 @@
     python benchmarks/zoo.py --output FOLDER [--jobs 2] [NAME ...]
     python benchmarks/zoo.py --output FOLDER --table > docs/zoo-table.md
 
-Builds the networks of `benchmarks/zoo_models.txt`, or those named. FOLDER/zoo.jsonl gets one line for each network
-and format; what has a line there is not built again, so an interrupted run goes on where it was.
+Builds the networks of `benchmarks/zoo_models.txt`, or those named. FOLDER/zoo.jsonl gets one line for each
+network and format; what has a line there is not built again, so an interrupted run goes on where it was.
 `make zoo` installs timm and runs it.
 """
 
@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,9 @@ def main() -> None:
 
 def listed() -> list[str]:
     """Return the names in the list."""
-    return [line.split("#")[0].strip() for line in LIST.read_text().splitlines() if line.split("#")[0].strip()]
+    return [
+        line.split("#")[0].strip() for line in LIST.read_text().splitlines() if line.split("#")[0].strip()
+    ]
 
 
 def _summary(line: dict[str, Any]) -> str:
@@ -68,8 +69,13 @@ def _summary(line: dict[str, Any]) -> str:
     missed = "; ".join(line["missed"])
     calls = f"{line['delegate_calls']} calls, " if line["format"] == "pte" else ""
     outside = sum(line["outside"].values())
-    quality = f"{line['sqnr_db']:.1f} dB ({line['reference_sqnr_db']:.1f})"
-    return f"{line['model']} {line['format']}: {calls}{outside} outside, {quality}, {line['seconds']:.0f} s {missed}"
+    quality = f"{_decibels(line['sqnr_db'])} dB ({_decibels(line['reference_sqnr_db'])})"
+    what = f"{calls}{outside} outside, {quality}, {line['seconds']:.0f} s"
+    return f"{line['model']} {line['format']}: {what} {missed}"
+
+
+def _decibels(sqnr_db: float | None) -> str:
+    return "equal" if sqnr_db is None else f"{sqnr_db:.1f}"
 
 
 def _in_a_process(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -97,7 +103,10 @@ def _in_a_process(name: str, options: argparse.Namespace) -> list[dict[str, Any]
 
 def _lost(name: str, status: int, said: str) -> list[dict[str, Any]]:
     error = next(iter(said.strip().splitlines()[-1:]), "it printed nothing")
-    return [{"model": name, "format": item, "status": status, "error": error, "log": said[-4000:]} for item in FORMATS]
+    return [
+        {"model": name, "format": item, "status": status, "error": error, "log": said[-4000:]}
+        for item in FORMATS
+    ]
 
 
 if __name__ == "__main__":

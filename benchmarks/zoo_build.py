@@ -1,6 +1,6 @@
 """Builds and validates one network of the zoo, and prints its lines for zoo.jsonl; `zoo.py` calls it.
 
-    python benchmarks/zoo_build.py NAME FOLDER [--plain]
+python benchmarks/zoo_build.py NAME FOLDER [--plain]
 """
 
 from __future__ import annotations
@@ -71,7 +71,14 @@ def _built(name: str, folder: Path, formats: tuple[str, ...], plain: bool) -> Pa
 
 def _failure(name: str, form: str, status: int, code: str, text: str) -> dict[str, Any]:
     first = next((line for line in text.splitlines() if line.strip()), code)
-    return {"model": name, "format": form, "status": status, "code": code, "error": first, "log": text[-4000:]}
+    return {
+        "model": name,
+        "format": form,
+        "status": status,
+        "code": code,
+        "error": first,
+        "log": text[-4000:],
+    }
 
 
 def _lines(name: str, path: Path, formats: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -80,9 +87,7 @@ def _lines(name: str, path: Path, formats: tuple[str, ...]) -> list[dict[str, An
     return [_line(name, path, report, validation, item) for item in formats]
 
 
-def _line(
-    name: str, path: Path, report: ReportDocument, validation: Validation, form: str
-) -> dict[str, Any]:
+def _line(name: str, path: Path, report: ReportDocument, validation: Validation, form: str) -> dict[str, Any]:
     artifact = next(item for item in report.artifacts if item.format == form)
     row = next(item for item in validation.quality if item.name.startswith(form))
     layers = next((rows for key, rows in validation.layers.items() if key.startswith(form)), ())
@@ -111,7 +116,7 @@ def _line(
 
 
 def _operator(what: str) -> str:
-    return what.split(" ")[0]
+    return what.split(" ", maxsplit=1)[0]
 
 
 if __name__ == "__main__":

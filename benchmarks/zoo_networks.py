@@ -1,4 +1,4 @@
-"""The networks of `benchmarks/zoo.py`: `zoo_networks.py:NAME` builds one, `NAME__pictures` yields its pictures.
+"""The networks of `benchmarks/zoo.py`: `NAME` is the function of one, `NAME__pictures` of its pictures.
 
 timm has the definitions (Wightman, 2019); the weights are random, for none are shipped with it. Where a
 published initialization would leave a network half dead, with scales of 1e-6 or classifiers of zeros, it is

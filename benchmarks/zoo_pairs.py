@@ -14,7 +14,7 @@ from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, computing_nodes, q
 
 
 def pairs_around(path: Path) -> Counter[str]:
-    """Return, by operator, how many have quantized values before them and after them, but compute in float."""
+    """Return, by operator, how many compute in float between a dequantize and a quantize."""
     bundle = load_bundle(path)
     program = read_program(bundle.read(PROGRAM), bundle.read(CONSTANTS), path / PROGRAM)
     inside = {node for layer in quantized_layers(program) for node in layer.nodes}

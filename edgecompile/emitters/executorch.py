@@ -22,6 +22,7 @@ from edgecompile.emitters._edge_passes import only_useful_edge_passes
 from edgecompile.emitters._fixed_signature import quick_partitioner
 from edgecompile.emitters._known_versions import is_known
 from edgecompile.emitters._light_import import import_executorch
+from edgecompile.emitters._xnnpack_forms import in_delegate_forms
 from edgecompile.emitters._xnnpack_passes import only_useful_passes
 from edgecompile.emitters._xnnpack_prelu import prelu_on_pictures
 from edgecompile.emitters._xnnpack_weights import configs_with_float_activations, for_float_activations
@@ -97,7 +98,7 @@ class Executorch:
 
 def _prepared(program: QuantizedProgram) -> tuple[ExportedProgram, tuple[Declined, ...], list[Any] | None]:
     """Return what is lowered, what of it is stored in float, and the partitioner's rules if not the stock."""
-    exported = prelu_on_pictures(program.exported)
+    exported = in_delegate_forms(prelu_on_pictures(program.exported))
     if program.precision != "int8-weights":
         return exported, (), None
     exported, in_float = for_float_activations(exported)

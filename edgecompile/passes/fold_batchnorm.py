@@ -84,7 +84,7 @@ def scale_and_shift(editor: ProgramEditor, node: Node) -> tuple[torch.Tensor, to
     return scale, beta - mean * scale
 
 
-def _why_not(editor: ProgramEditor, node: Node) -> str | None:
+def _why_not(editor: ProgramEditor, node: Node) -> str | None:  # noqa: PLR0911 (one guard a line)
     layer = node.args[0]
     reason = is_in_inference(editor, node)
     if reason is not None:

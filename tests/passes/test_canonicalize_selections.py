@@ -42,7 +42,9 @@ def test_select_is_a_slice_and_a_view(index):
 
 
 def test_one_part_that_is_all_is_the_tensor_itself():
-    program = check_pass("canonicalize-selections", Net(lambda _, x: x.relu().chunk(1, 1)[0].tanh()), X).program
+    program = check_pass(
+        "canonicalize-selections", Net(lambda _, x: x.relu().chunk(1, 1)[0].tanh()), X
+    ).program
     assert operators(program) == ["relu", "tanh"]
 
 
