@@ -48,10 +48,6 @@ FORMS = {
         PICTURE,
         lambda x: F.conv2d(x, WEIGHT.reshape(8, 1, 1, 1), groups=8).softmax(-1),
     ),
-    "softmax of a convolution": (
-        PICTURE,
-        lambda x: F.conv2d(x, WEIGHT.reshape(8, 1, 1, 1), groups=8).softmax(-1),
-    ),
     "mean of channels": (PICTURE, lambda x: x.mean(1, keepdim=True)),
     "mean of tokens": (TOKENS, lambda x: x.mean(1)),
     "mean of the last axis": (TOKENS, lambda x: x.mean(-1)),
