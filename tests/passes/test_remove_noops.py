@@ -85,7 +85,7 @@ def test_an_output_that_is_an_input():
 
 
 def test_a_copy_before_a_view_of_a_decomposed_program():
-    """Writes to views have the whole program decomposed, where `reshape` is a copy and another kind of view."""
+    """Writes to views have the whole program decomposed, where `reshape` is a copy and a view of its own."""
 
     def function(_, x):
         y = x + 1
