@@ -44,9 +44,47 @@ def power(editor: ProgramEditor, node: Node) -> Node | None:
 
 
 def softplus(editor: ProgramEditor, node: Node) -> Node | None:
-    """log(1 + exp(x)) as max(x, 0) + log(1 + exp(-|x|)), which does not overflow."""
-    if len(node.args) > 1 or node.kwargs:
+    """log(1 + exp(x))."""
+    return _insert_softplus(editor, node) if len(node.args) == 1 and not node.kwargs else None
+
+
+def mish(editor: ProgramEditor, node: Node) -> Node | None:
+    """X * tanh(log(1 + exp(x))) (Misra 2019)."""
+    gate = editor.insert(node, aten.tanh.default, _insert_softplus(editor, node))
+    return editor.insert(node, aten.mul.Tensor, operand(node), gate)
+
+
+def gelu(editor: ProgramEditor, node: Node) -> Node | None:
+    """The approximation with tanh, as x * sigmoid(2 u): the delegate computes the exact one for both.
+
+    u = sqrt(2 / pi) * (x + 0.044715 x^3) (Hendrycks and Gimpel 2016).
+    """
+    if node.kwargs.get("approximate") != "tanh":
         return None
+    source, factor = operand(node), 2 * math.sqrt(2 / math.pi)
+    square = editor.insert(node, aten.mul.Tensor, source, source)
+    scaled = editor.insert(node, aten.mul.Tensor, square, 0.044715 * factor)
+    slope = editor.insert(node, aten.add.Tensor, scaled, factor)
+    gate = editor.insert(node, aten.sigmoid.default, editor.insert(node, aten.mul.Tensor, source, slope))
+    return editor.insert(node, aten.mul.Tensor, source, gate)
+
+
+def elu(editor: ProgramEditor, node: Node) -> Node | None:
+    """max(x, 0) + alpha * (exp(min(x, 0)) - 1) (Clevert et al. 2015)."""
+    alpha = node.args[1] if len(node.args) > 1 else 1
+    if len(node.args) > 2 or node.kwargs:
+        return None
+    source = operand(node)
+    positive = editor.insert(node, aten.relu.default, source)
+    negative = editor.insert(node, aten.sub.Tensor, source, positive)
+    below = editor.insert(node, aten.sub.Tensor, editor.insert(node, aten.exp.default, negative), 1.0)
+    if alpha != 1:
+        below = editor.insert(node, aten.mul.Tensor, below, float(cast("float", alpha)))
+    return editor.insert(node, aten.add.Tensor, positive, below)
+
+
+def _insert_softplus(editor: ProgramEditor, node: Node) -> Node:
+    """Insert max(x, 0) + log(1 + exp(-|x|)), which does not overflow."""
     source = operand(node)
     magnitude = editor.insert(node, aten.abs.default, source)
     tail = editor.insert(node, aten.exp.default, editor.insert(node, aten.neg.default, magnitude))

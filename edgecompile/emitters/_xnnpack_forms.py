@@ -16,9 +16,12 @@ from torch.fx import Node
 from edgecompile.emitters._xnnpack_arithmetic import (
     average_pool,
     average_pool_1d,
+    elu,
     float_number,
+    gelu,
     hardsigmoid,
     largest,
+    mish,
     power,
     softplus,
 )
@@ -70,6 +73,9 @@ FORMS: dict[Any, Form] = {
     aten.hardsigmoid.default: hardsigmoid,
     aten.pow.Tensor_Scalar: power,
     aten.softplus.default: softplus,
+    aten.mish.default: mish,
+    aten.elu.default: elu,
+    aten.gelu.default: gelu,
     aten.add.Tensor: float_number,
     aten.sub.Tensor: float_number,
     aten.mul.Tensor: float_number,
