@@ -1,0 +1,22 @@
+"""Random networks in every engine: artifacts as close to float as the reference, layer by layer too."""
+
+import pytest
+from every_engine import check_every_engine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_graphs import RandomNet, Step, steps
+
+# What hypothesis found, each once wrong.
+FOUND: dict[str, list[Step]] = {}
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(program=steps, seed=st.integers(0, 3))
+def test_every_engine_computes_random_networks(program, seed):
+    check_every_engine(RandomNet(program, seed), 1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found(name):
+    check_every_engine(RandomNet(FOUND[name], 0), 1, 3, 8, 8)
