@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from quantized_net import TARGET, quantized_beside_float
+from quantized_net import SETTINGS, TARGET
 from torch import nn
 
 from edgecompile.artifact import Emitted
 from edgecompile.artifact_run import in_python
-from edgecompile.dataset import Sample
+from edgecompile.capture import capture
+from edgecompile.dataset import Dataset, Sample
 from edgecompile.emitter import load_emitter
 from edgecompile.evaluate import Quality, evaluate
+from edgecompile.graph_pass import run_passes
 from edgecompile.layer_check import check_layers
-from edgecompile.program import QuantizedProgram
+from edgecompile.program import QuantizedProgram, SourceModel
 from edgecompile.progress import QuietProgress
+from edgecompile.quantize.static_int8 import quantize
 
 FORMATS = ("pte", "ptl", "onnx")
+MakeInputs = Callable[[torch.Generator], tuple[torch.Tensor, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +34,25 @@ class Checked:
     quality: dict[str, Quality]
 
 
-def check_every_engine(module: nn.Module, *shape: int, samples: int = 3) -> Checked:
+def check_every_engine(
+    module: nn.Module, *shape: int, samples: int = 3, inputs: MakeInputs | None = None
+) -> Checked:
     """Build a network in INT8; assert that each artifact meets the target's thresholds, layers included."""
     module.eval()
-    _, program = quantized_beside_float(module, *shape, samples=samples)
-    generator = torch.Generator().manual_seed(1)
-    inputs = [torch.randn(shape, generator=generator) for _ in range(samples)]
+    make = inputs or (lambda generator: (torch.randn(shape, generator=generator),))
+    calibration = [make(torch.Generator().manual_seed(seed)) for seed in range(samples)]
+    source = SourceModel(name="net", module=module, exported=None, example_inputs=calibration[0])
+    captured = run_passes(capture(source, dynamic_batch=False), [entry.name for entry in TARGET.passes])
+    data = Dataset(samples=tuple(Sample(inputs=item, label=None) for item in calibration), spec="random")
+    program = quantize(captured, data, SETTINGS, QuietProgress())
+    given = [
+        Sample(inputs=make(torch.Generator().manual_seed(100 + seed)), label=None) for seed in range(samples)
+    ]
     with torch.no_grad():
-        floats = [torch.utils._pytree.tree_leaves(module(value.clone())) for value in inputs]
-    given = [Sample(inputs=(value,), label=None) for value in inputs]
+        floats = [
+            torch.utils._pytree.tree_leaves(module(*(value.clone() for value in sample.inputs)))
+            for sample in given
+        ]
     emitted, quality = {}, {}
     for name in FORMATS:
         settings = TARGET.emit[name]

@@ -148,7 +148,9 @@ steps = st.lists(
         st.sampled_from([Step("activation", name) for name in ACTIVATIONS]),
         st.sampled_from([Step("move", name) for name in MOVES]),
         st.builds(
-            lambda name, back: Step("binary", name, (back,)), st.sampled_from(sorted(BINARY)), st.integers(1, 4)
+            lambda name, back: Step("binary", name, (back,)),
+            st.sampled_from(sorted(BINARY)),
+            st.integers(1, 4),
         ),
         st.sampled_from([Step(kind) for kind in ("norm", *PARTS)]),
     ),
