@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from signed_bundles import SignedBundle, signed_copy
 
 from edgecompile.cli.main import main
 
@@ -77,6 +78,12 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS), encoding="utf-8")
     assert main(["build", f"{folder}/small.py:make", "--config", f"{folder}/edgecompile.toml"]) == 0
     return folder / "out/android-arm64"
+
+
+@pytest.fixture(scope="session")
+def signed_bundle(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> SignedBundle:
+    """The small bundle, signed."""
+    return signed_copy(small_bundle, tmp_path_factory.mktemp("signed"))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 
 import numpy as np
@@ -19,6 +20,7 @@ from javascript_project import (
     type_errors,
 )
 from PIL import Image
+from signed_bundles import check_outcomes, offers
 from static_server import ISOLATED, served
 from synthetic_bundle import write_bundle
 
@@ -271,6 +273,47 @@ def test_what_cannot_be_loaded_is_told(browser, opened, project_of, change, mess
     assert text.startswith("The model cannot be loaded: ")
     assert message in text
     assert not browser.find_element("id", "file").is_enabled()
+
+
+OFFERED = """
+const file = await fetch("assets/goldens/000-input-0.bin");
+const picture = new Float32Array(await file.arrayBuffer()), found = [];
+for (const artifact of values[0]) {
+  try {
+    const model = await module.Small.load({ artifact });
+    found.push(["taken", Array.from(Object.values(await model.run({ picture }))[0])]);
+    model.close();
+  } catch (error) {
+    found.push([error.name, error.message]);
+  }
+}
+return JSON.stringify(found);
+"""
+OUTCOMES = {
+    "taken": "taken",
+    "InvalidSignatureError": "bad signature",
+    "AlteredArtifactError": "bad artifact",
+    "Error": "unreadable",
+}
+
+
+def test_only_what_is_signed_is_loaded(browser, opened, cli, engine, signed_bundle, tmp_path):
+    app, key = tmp_path / "app", signed_bundle.public_key
+    finished = cli("embed", signed_bundle.path, "--platform", "web", "-o", app, "--public-key", key)
+    assert finished.status == 0, finished.err
+    shutil.copytree(engine, app / "engine")
+    (app / "updates").mkdir()
+    offered = offers(signed_bundle, "onnx", app / "updates")
+    with served(app, ISOLATED) as server:
+        assert opened(server.url, errors=True) == "Ready for a picture."
+        found = json.loads(
+            in_page(browser, OFFERED, [str(item.artifact.relative_to(app)) for item in offered])
+        )
+    check_outcomes(offered, [kind for kind, _ in found], OUTCOMES)
+    expected = golden_outputs(signed_bundle.path, "onnx")[0, 0]
+    for item, (kind, told) in zip(offered, found, strict=True):
+        assert kind != "taken" or np.array_equal(np.float32(told), item.factor * expected)
+        assert kind != "Error" or ": 404 " in told
 
 
 def test_a_wrong_input_and_a_closed_model(browser, opened, project_of):
