@@ -27,7 +27,11 @@ class Halved:
     proof: object
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+# The largest takes as long as four others.
+PARAMS = [pytest.param(name, marks=pytest.mark.slow) if name == "resnet50" else name for name in NETWORKS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def halved(request):
     network, inputs = NETWORKS[request.param]()
     found = grouped(network, *inputs)
