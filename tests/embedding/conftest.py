@@ -128,9 +128,10 @@ def pictures_of(pictures, tmp_path_factory) -> Callable[[str], list[Path]]:
             return pictures
         import digits
 
-        paths = [folder / f"{number}.png" for number in range(10)]
-        for path, (tensor, _) in zip(paths, digits.evaluation(), strict=False):
-            Image.fromarray(np.rint((tensor[0, 0].numpy() + 1) * 127.5).astype(np.uint8)).save(path)
+        paths = []
+        for number, (tensor, label) in zip(range(10), digits.evaluation(), strict=False):
+            paths.append(folder / f"{number}-{label}.png")
+            Image.fromarray(np.rint((tensor[0, 0].numpy() + 1) * 127.5).astype(np.uint8)).save(paths[-1])
         return paths
 
     return chosen

@@ -232,11 +232,10 @@ def test_its_types_are_sound(project_of, tmp_path, small_bundle):
     output = json.loads((small_bundle / "manifest.json").read_text())["outputs"][0]["name"]
     use = USE.replace(".head", f".{output}")
     assert type_errors(project, tmp_path, use) == ""
-    wrong = type_errors(project, tmp_path, use.replace("{ picture: Small", "{ pictures: Small"))
-    assert "'pictures' does not exist in type 'Inputs'" in wrong
-    assert "not assignable to type '41'" in type_errors(
-        project, tmp_path, use.replace("height: 40", "height: 41")
-    )
+    wrong = use.replace("{ picture: Small", "{ pictures: Small").replace("height: 40", "height: 41")
+    said = type_errors(project, tmp_path, wrong)
+    assert "'pictures' does not exist in type 'Inputs'" in said
+    assert "not assignable to type '41'" in said
 
 
 @pytest.fixture(scope="session")
