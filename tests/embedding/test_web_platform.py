@@ -189,23 +189,24 @@ def shown_classes(browser):
 
 
 def test_a_picture_is_dropped_or_chosen(browser, opened, project_of, onnx_bundle, pictures_of):
-    path, other = pictures_of("digits")[:2]
+    path, other = pictures_of("small")[:2]
     first, second = (
         [[each.label, f"{100 * each.score:.1f} %"] for each in classes]
-        for classes in classes_of(onnx_bundle("digits"), "onnx", [path, other])
+        for classes in classes_of(onnx_bundle("small"), "onnx", [path, other])
     )
-    with served(project_of("digits"), ISOLATED) as server:
+    assert first != second
+    with served(project_of("small"), ISOLATED) as server:
         opened(server.url)
-        browser.execute_script(DROP, base64.b64encode(path.read_bytes()).decode(), "seven.png")
+        browser.execute_script(DROP, base64.b64encode(path.read_bytes()).decode(), "coffee.png")
         opened.until(lambda: len(shown_classes(browser)) == 3)
         assert shown_classes(browser) == first
         assert text_of(browser, "#status").endswith("ms, from the file to the classes")
-        assert browser.find_element("id", "preview").get_attribute("alt") == "The picture seven.png"
+        assert browser.find_element("id", "preview").get_attribute("alt") == "The picture coffee.png"
         browser.find_element("id", "file").send_keys(str(other))
         opened.until(lambda: shown_classes(browser) == second)
         asked = [request for request in server.asked if "goldens" not in request]
     # The artifact once, and no picture: those stay in the page.
-    assert asked.count("/assets/digits.onnx") == 1
+    assert asked.count("/assets/small.onnx") == 1
     assert not any(".png" in request for request in asked)
 
 

@@ -27,8 +27,9 @@ class Halved:
     proof: object
 
 
-# The largest takes as long as four others.
-PARAMS = [pytest.param(name, marks=pytest.mark.slow) if name == "resnet50" else name for name in NETWORKS]
+# The largest, which have the same kinds of layers as resnet18 and mobilenet_v3_small.
+LARGE = ("resnet50", "mobilenet_v2", "efficientnet_lite0")
+PARAMS = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NETWORKS]
 
 
 @pytest.fixture(scope="module", params=PARAMS)
