@@ -54,15 +54,15 @@ $(READY): pyproject.toml constraints.txt examples/requirements.txt | $(BIN)/pip
 	@touch $@
 
 # The demo and the runner's tests cross-compile and emulate arm64, and reach an sshd and an adb server of their
-# own; the report's tests open it in Chromium, and embedded JavaScript runs there and in Node.js. Without these
-# packages they skip and say so. Where systemd runs, the package of sshd would start a service for all the
+# own; the report's tests open it in Chromium, embedded JavaScript runs there and in Node.js, and embedded C++
+# verifies signatures with OpenSSL. Without these packages they skip and say so. Where systemd runs, the package of sshd would start a service for all the
 # network: there it is left to you. Node.js from elsewhere brings its own npm, and Debian's would be in its way.
 $(SYSTEM): Makefile | $(READY)
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo 'installing the arm64 compiler and emulator, adb, ssh, Chromium and Node.js'; \
 	  apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
 	    --no-install-recommends g++ crossbuild-essential-arm64 qemu-user adb openssh-client \
-	    chromium chromium-driver fonts-liberation \
+	    chromium chromium-driver fonts-liberation libssl-dev \
 	    $$(command -v npm >/dev/null || echo nodejs npm) \
 	    $$([ -d /run/systemd/system ] || echo openssh-server) >/dev/null || \
 	    echo 'note: apt-get failed; tests that need these packages are skipped' >&2; \

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, with_config
 
 from edgecompile.errors import AlteredFileError, InvalidManifestError, InvalidReportError, NotABundleError
-from edgecompile.pipeline import Pipeline
+from edgecompile.pipeline import LABELS, Pipeline
 from edgecompile.program import Declined, Precision
 from edgecompile.setting import Value
 from edgecompile.strict_toml import STRICT, parse
@@ -102,6 +102,7 @@ class Manifest:
         files: SHA-256 of every file but the manifest itself, by its path relative to the bundle.
         toolchain: Versions of the packages that made the bundle.
         pipeline: What stands before and after the model, with nothing left unsaid; None for nothing.
+        interface: What `interface_of` gives; None in bundles from before it.
     """
 
     schema_version: Literal[1]
@@ -117,6 +118,7 @@ class Manifest:
     toolchain: dict[str, str]
     settings: tuple[SettingEntry, ...]
     pipeline: Pipeline | None = None  # bundles from before it have none
+    interface: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +196,22 @@ class Bundle:
 def sha256(data: bytes) -> str:
     """Return the SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def interface_of(manifest: Manifest) -> str:
+    """Return the SHA-256, in hexadecimal, of what an app's code knows of a model.
+
+    Its name, its inputs' and outputs' names, shapes and dtypes, pipeline and labels: where two bundles have
+    the same, the wrapper of one runs the other's artifact. Weights and quantization are no part of it.
+    """
+    document = {
+        "name": manifest.name,
+        "inputs": [(item.name, item.shape, item.dtype) for item in manifest.inputs],
+        "outputs": [(item.name, item.shape, item.dtype) for item in manifest.outputs],
+        "pipeline": manifest.pipeline and dataclasses.asdict(manifest.pipeline),
+        "labels": manifest.files.get(LABELS),
+    }
+    return sha256(json.dumps(document, sort_keys=True).encode())
 
 
 def load_bundle(path: Path) -> Bundle:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -17,14 +18,14 @@ from edgecompile.artifact import (
     Emitted,
     Manifest,
     SettingEntry,
-    TensorEntry,
+    interface_of,
     load_bundle,
     sha256,
     write_manifest,
 )
 from edgecompile.errors import DiskFullError, EdgecompileError, InvalidConfigError, OutputNotWritableError
 from edgecompile.owned_folder import is_abandoned, locked_folder, owned_folder
-from edgecompile.pipeline import LABELS, Pipeline, fitted, labels_data
+from edgecompile.pipeline import LABELS, Pipeline, Tensor, fitted, labels_data
 from edgecompile.progress import Progress
 from edgecompile.settings import BuildSettings, check_replaceable
 from edgecompile.stage_cache import Result
@@ -80,7 +81,7 @@ def _manifest(
     inputs = tuple(tensor_entry(row) for row in known["inputs"])
     outputs = tuple(tensor_entry(row) for row in known["outputs"])
     labels = {name: sha256(data) for name, data in _label_files(settings).items()}
-    return Manifest(
+    manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         edgecompile_version=__version__,
         name=known["name"],
@@ -98,13 +99,20 @@ def _manifest(
             SettingEntry(name=item.name, value=item.value, origin=item.origin)
             for item in settings.own_settings()
         ),
-        pipeline=_pipeline(settings, inputs, outputs),
+        pipeline=fitted_pipeline(settings, inputs, outputs),
     )
+    return dataclasses.replace(manifest, interface=interface_of(manifest))
 
 
-def _pipeline(
-    settings: BuildSettings, inputs: Sequence[TensorEntry], outputs: Sequence[TensorEntry]
+def fitted_pipeline(
+    settings: BuildSettings, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
 ) -> Pipeline | None:
+    """Return the pipeline of a build with everything said; None where there is none.
+
+    Raises:
+        InvalidConfigError: It does not fit the model.
+        ConfigurationErrors: Several things do not fit.
+    """
     if settings.pipeline is None:
         return None
     count = None if settings.labels is None else len(settings.labels)

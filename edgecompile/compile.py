@@ -12,17 +12,15 @@ from typing import TYPE_CHECKING
 
 from edgecompile.artifact import Bundle, Emitted
 from edgecompile.build_cache import open_cache, stages_folder
-from edgecompile.bundle_writer import write_bundle
+from edgecompile.bundle_writer import fitted_pipeline, write_bundle
 from edgecompile.dataset import Dataset
-from edgecompile.errors import InvalidConfigError
 from edgecompile.lower import lower_all, workers_for
-from edgecompile.pipeline import fitted_picture
 from edgecompile.program import CapturedProgram, QuantizedProgram
 from edgecompile.progress import Progress, QuietProgress
 from edgecompile.settings import BuildSettings
 from edgecompile.stage_cache import Result, ResultChangedError, StageCache
 from edgecompile.stages.bundle_files import Analysis, BundleFiles, bundle_files
-from edgecompile.stages.captured import captured_program, input_specs_of
+from edgecompile.stages.captured import captured_program, input_specs_of, output_specs_of
 from edgecompile.stages.costs import layer_costs
 from edgecompile.stages.emitted import Lowering
 from edgecompile.stages.findings import Findings, findings, note_findings
@@ -74,10 +72,9 @@ def _compile(
     """Return what each target's bundle is written from."""
     targets = [load_target(name, settings.overrides) for name in settings.targets]
     captured = captured_program(cache, settings)
-    if settings.pipeline and settings.pipeline.picture and cache.planned is None:
-        # Before the long work; the output is not known yet.
-        inputs = input_specs_of(captured)
-        fitted_picture(settings.pipeline.picture, inputs, InvalidConfigError, settings.origins["pipeline"])
+    if cache.planned is None:
+        # Before the long work.
+        fitted_pipeline(settings, input_specs_of(captured), output_specs_of(captured))
     with workers_for(cache, _emitters(settings, targets), captured, jobs=settings.jobs) as workers:
         calibration, evaluation = _data(cache, captured, settings)
         programs = [

@@ -270,6 +270,12 @@ class PlatformFormatError(UnknownNameError):
     listing = "docs/embed.md says which platform takes which."
 
 
+class PlatformSignatureError(EdgecompileError):
+    """`embed --public-key` for a platform whose wrapper verifies no signatures."""
+
+    code = "platform-signature"
+
+
 class FormatNotInBundleError(EdgecompileError):
     """The bundle has no artifact that the platform can take."""
 

@@ -19,9 +19,12 @@ _RANDOM_SAMPLES = 8
 
 def input_specs(exported: ExportedProgram) -> tuple[TensorSpec, ...]:
     """Return what a sample must hold, in order; None for a dynamic size."""
-    return tuple(
-        TensorSpec(name=entry.name, shape=entry.shape, dtype=entry.dtype) for entry in inputs_of(exported)
-    )
+    return _specs(inputs_of(exported))
+
+
+def output_specs(exported: ExportedProgram) -> tuple[TensorSpec, ...]:
+    """Return what the program gives, in order; None for a dynamic size."""
+    return _specs(outputs_of(exported))
 
 
 def inputs_of(exported: ExportedProgram) -> tuple[TensorEntry, ...]:
@@ -59,6 +62,10 @@ def _noise(spec: TensorSpec, generator: torch.Generator) -> torch.Tensor:
     if dtype.is_floating_point:
         return torch.rand(sizes, generator=generator, dtype=dtype)
     return torch.randint(0, 2, sizes, generator=generator).to(dtype)
+
+
+def _specs(entries: Iterable[TensorEntry]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name=entry.name, shape=entry.shape, dtype=entry.dtype) for entry in entries)
 
 
 def _quantizes(users: Iterable[Node]) -> Iterator[Node]:

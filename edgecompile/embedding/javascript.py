@@ -29,8 +29,8 @@ RESERVED = frozenset(_WORDS.split())
 # The class of such a name would hide one that the files use, or the package one that it needs.
 _NAMES = """
 altered_artifact_error array big_int64_array blob class error float32_array float64_array image_data infinity
-inputs int16_array int32_array int8_array map math node_modules number object onnxruntime_node onnxruntime_web
-outputs picture promise string tensor uint8_array uint8_clamped_array worker
+inputs int16_array int32_array int8_array invalid_signature_error map math node_modules number object
+onnxruntime_node onnxruntime_web outputs picture promise string tensor uint8_array uint8_clamped_array worker
 """
 RESERVED_NAMES = frozenset(_NAMES.split())
 
@@ -50,9 +50,10 @@ def shared_files(subject: Subject, platform_name: str) -> dict[str, bytes]:
     names = ["model.js", "index.d.ts", "self_test.js"]
     names += ["picture.js"] if subject.picture else []
     names += ["classes.js"] if subject.classes else []
+    names += ["signature.js"] if subject.signed else []
     files = {name: rendered(f"node/{name}.j2", subject, platform=platform_name) for name in names}
     if subject.labels:
         # JSON of ASCII letters is JavaScript, whatever a label holds.
         files["labels.js"] = f"export const LABELS = {json.dumps(subject.labels, indent=1)};\n".encode()
-    files[f"assets/{subject.artifact_name}"] = subject.data
+    files |= {f"assets/{name}": data for name, data in subject.artifact_files.items()}
     return files | {f"assets/goldens/{name}.bin": data for name, data in subject.goldens.items()}

@@ -30,6 +30,7 @@ class Platform(ABC):
         reserved: What no identifier may be: the language's words, and what its templates call their own.
         reserved_names: What the model's own name may not be, beside those.
         dynamic_sizes: Whether sizes other than the batch may be left open.
+        verifies_signatures: Whether the wrapper can verify the signature of an artifact.
     """
 
     formats: ClassVar[tuple[str, ...]]
@@ -37,6 +38,7 @@ class Platform(ABC):
     reserved: ClassVar[frozenset[str]]
     reserved_names: ClassVar[frozenset[str]] = frozenset()
     dynamic_sizes: ClassVar[bool] = False
+    verifies_signatures: ClassVar[bool] = False
 
     @abstractmethod
     def project(self, subject: Subject) -> dict[str, bytes]:

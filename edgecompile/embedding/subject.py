@@ -26,6 +26,7 @@ from edgecompile.pipeline import ClassesOutput, PictureInput, Pipeline, fitted, 
 
 if TYPE_CHECKING:
     from edgecompile.embedding.platform import Platform
+    from edgecompile.embedding.signed_statement import SignedStatement
 
 ENOUGH_SQNR_DB = 60.0
 """More than this no self-test asks for: two float engines need not agree on more."""
@@ -72,6 +73,7 @@ class Subject:
         required_sqnr_db: What each output of the goldens must have against float, for the self-test.
         goldens: The bytes of each, little-endian, by `000-input-0`, `000-float-0`.
         golden_count: How many there are.
+        signed: What the wrapper verifies before it reads an artifact; None where it takes this one only.
     """
 
     name: str
@@ -87,11 +89,17 @@ class Subject:
     required_sqnr_db: tuple[float, ...]
     goldens: dict[str, bytes]
     golden_count: int
+    signed: SignedStatement | None
 
     @property
     def artifact_name(self) -> str:
         """The artifact's file in a project."""
         return f"{self.name}.{self.artifact.format}"
+
+    @property
+    def artifact_files(self) -> dict[str, bytes]:
+        """The artifact and what is beside it in a project: the signed statement, where there is one."""
+        return {self.artifact_name: self.data} | (self.signed.files if self.signed else {})
 
     @property
     def picture(self) -> PictureInput | None:
@@ -141,7 +149,13 @@ def probe_picture(height: int, width: int) -> Pixels:
     return np.asarray((7 * x + 13 * y + (x ^ y) + 85 * channel) % 256, np.uint8)
 
 
-def read_subject(bundle: Bundle, platform: Platform, platform_name: str, wanted: str | None) -> Subject:
+def read_subject(
+    bundle: Bundle,
+    platform: Platform,
+    platform_name: str,
+    wanted: str | None,
+    signed: SignedStatement | None = None,
+) -> Subject:
     """Return what is embedded of a bundle.
 
     Args:
@@ -149,6 +163,7 @@ def read_subject(bundle: Bundle, platform: Platform, platform_name: str, wanted:
         platform: What it is for.
         platform_name: For errors.
         wanted: The format; None for the first of the platform's that the bundle has.
+        signed: The bundle's manifest, signed; None where the wrapper verifies no signature.
 
     Raises:
         PlatformFormatError: The platform has no engine for the wanted format.
@@ -189,6 +204,7 @@ def read_subject(bundle: Bundle, platform: Platform, platform_name: str, wanted:
         outputs=_tensors(manifest.outputs, platform, platform_name, "output"),
         pipeline=pipeline,
         labels=labels,
+        signed=signed,
         **_goldens(bundle),
     )
 

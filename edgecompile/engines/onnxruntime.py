@@ -8,15 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnxruntime
-import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from edgecompile.errors import EngineFailedError
-from edgecompile.quantize.arithmetic import Arithmetic
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgecompile.quantize.arithmetic import Arithmetic
 
 _FATAL = 4  # ONNX Runtime's log severities: 0 verbose, 1 info, 2 warning, 3 error, 4 fatal
 
@@ -49,6 +52,8 @@ class OnnxruntimeSession:
         }
         with _failures("run"):
             outputs = self.session.run(None, feeds)
+        import torch  # takes seconds, and is not needed to look at a graph
+
         return tuple(torch.from_numpy(output) for output in outputs)
 
 

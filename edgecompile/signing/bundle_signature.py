@@ -63,10 +63,20 @@ class BundleSignature:
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedBundle:
-    """A bundle that is, to the last file, what the owner of a trusted key signed."""
+    """A bundle that is, to the last file, what the owner of a trusted key signed.
+
+    Attributes:
+        manifest_text: The bytes that were signed.
+    """
 
     bundle: Bundle
-    key_id: str
+    manifest_text: bytes
+    signature: BundleSignature
+
+    @property
+    def key_id(self) -> str:
+        """Whose key it was."""
+        return self.signature.key_id
 
 
 def sign_bundle(path: Path, key: Ed25519PrivateKey) -> BundleSignature:
@@ -123,7 +133,7 @@ def verify_bundle(path: Path, trusted: Sequence[Ed25519PublicKey]) -> VerifiedBu
         ) from error
     bundle = parse_bundle(path, text)
     check_listed_files(bundle)
-    return VerifiedBundle(bundle=bundle, key_id=signature.key_id)
+    return VerifiedBundle(bundle=bundle, manifest_text=text, signature=signature)
 
 
 def _manifest_bytes(path: Path) -> bytes:

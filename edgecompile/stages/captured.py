@@ -24,16 +24,19 @@ class Captured:
     name = "capture"
 
     def write(self, value: CapturedProgram, file: HashedFile) -> dict[str, Any]:
-        """Write the program; the summary has the times, and the inputs for reading data."""
+        """Write the program; the summary has the times, and what is asked of data and pipeline."""
         from edgecompile.program_entry import program_text
         from edgecompile.quantize.layers import constants_of
-        from edgecompile.signature import input_specs
+        from edgecompile.signature import input_specs, output_specs
         from edgecompile.tensor_file import write_tensors
 
         text = json.dumps({"name": value.name, "program": program_text(value.exported)})
         write_tensors(file, constants_of(value.exported), text)
-        inputs = [dataclasses.asdict(spec) for spec in input_specs(value.exported)]
-        return {"steps": [dataclasses.asdict(step) for step in value.steps], "inputs": inputs}
+        return {
+            "steps": [dataclasses.asdict(step) for step in value.steps],
+            "inputs": [dataclasses.asdict(spec) for spec in input_specs(value.exported)],
+            "outputs": [dataclasses.asdict(spec) for spec in output_specs(value.exported)],
+        }
 
     def read(self, path: Path, summary: dict[str, Any]) -> CapturedProgram:
         """Return the program."""
@@ -100,7 +103,16 @@ def captured_program(cache: StageCache, settings: BuildSettings) -> Result[Captu
 
 def input_specs_of(captured: Result[CapturedProgram]) -> tuple[TensorSpec, ...]:
     """Return what a sample must hold, without reading the program."""
+    return _specs(captured, "inputs")
+
+
+def output_specs_of(captured: Result[CapturedProgram]) -> tuple[TensorSpec, ...]:
+    """Return what the model gives, without reading the program."""
+    return _specs(captured, "outputs")
+
+
+def _specs(captured: Result[CapturedProgram], kind: str) -> tuple[TensorSpec, ...]:
     return tuple(
         TensorSpec(name=spec["name"], shape=tuple(spec["shape"]), dtype=spec["dtype"])
-        for spec in captured.summary.get("inputs", ())
+        for spec in captured.summary.get(kind, ())
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from signed_bundles import SignedBundle, signed_copy
 
 from edgecompile.cli.main import main
 
@@ -80,6 +81,12 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def signed_bundle(small_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> SignedBundle:
+    """The small bundle, signed."""
+    return signed_copy(small_bundle, tmp_path_factory.mktemp("signed"))
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Ten real photographs of many sizes, as PNG, which decodes to the same pixels everywhere."""
     folder = tmp_path_factory.mktemp("pictures")
@@ -121,9 +128,10 @@ def pictures_of(pictures, tmp_path_factory) -> Callable[[str], list[Path]]:
             return pictures
         import digits
 
-        paths = [folder / f"{number}.png" for number in range(10)]
-        for path, (tensor, _) in zip(paths, digits.evaluation(), strict=False):
-            Image.fromarray(np.rint((tensor[0, 0].numpy() + 1) * 127.5).astype(np.uint8)).save(path)
+        paths = []
+        for number, (tensor, label) in zip(range(10), digits.evaluation(), strict=False):
+            paths.append(folder / f"{number}-{label}.png")
+            Image.fromarray(np.rint((tensor[0, 0].numpy() + 1) * 127.5).astype(np.uint8)).save(paths[-1])
         return paths
 
     return chosen

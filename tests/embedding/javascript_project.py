@@ -13,7 +13,7 @@ import pytest
 
 from edgecompile.classes import Class
 
-MODELS = ["small", "digits", pytest.param("mobilenet_v2", marks=pytest.mark.slow)]
+MODELS = ["small", *(pytest.param(name, marks=pytest.mark.slow) for name in ("digits", "mobilenet_v2"))]
 
 TYPE_NAMES = {"small": "Small", "digits": "Digits", "mobilenet_v2": "MobilenetV2"}
 

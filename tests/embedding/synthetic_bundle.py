@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
 import numpy as np
 
-from edgecompile.artifact import SCHEMA_VERSION, Artifact, Manifest, TensorEntry, sha256, write_manifest
+from edgecompile.artifact import (
+    SCHEMA_VERSION,
+    Artifact,
+    Manifest,
+    TensorEntry,
+    interface_of,
+    sha256,
+    write_manifest,
+)
 from edgecompile.errors import InvalidManifestError
 from edgecompile.pipeline import ClassesOutput, PictureInput, Pipeline, fitted, labels_data
 
@@ -84,7 +93,7 @@ def write_bundle(
         pipeline=pipeline
         and fitted(pipeline, inputs, outputs, label_count=count, error=InvalidManifestError, where="here"),
     )
-    write_manifest(folder, manifest)
+    write_manifest(folder, dataclasses.replace(manifest, interface=interface_of(manifest)))
     return folder
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from cpp_project import as_ppm, built
 from expected import check_rows, classes_of, golden_outputs
+from signed_bundles import check_outcomes, offers
 
 FORMATS = ("onnx", pytest.param("pte", marks=pytest.mark.slow))
 
@@ -58,6 +62,40 @@ def test_an_altered_artifact_is_refused(program, format_name, tmp_path):
     assert "error[model-altered]" in done.stderr
     artifact.unlink()
     assert "error[model-unreadable]" in program.run("self_test", assets).stderr
+    artifact.mkdir()
+    assert "error[model-unreadable]" in program.run("self_test", assets).stderr
+
+
+OUTCOMES = {
+    "": "taken",
+    "error[signature-invalid]": "bad signature",
+    "error[model-altered]": "bad artifact",
+    "error[model-unreadable]": "unreadable",
+}
+
+
+def test_only_what_is_signed_is_loaded(cli, project, format_name, signed_bundle, tmp_path):
+    preprocess = ["c++", "-E", "-x", "c++", "-include", "openssl/evp.h", os.devnull]
+    if shutil.which("c++") and subprocess.run(preprocess, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no headers of OpenSSL (apt-get install libssl-dev)")
+    finished = cli(
+        "embed", signed_bundle.path, "--platform", "cpp", "-o", tmp_path / "app", "--format", format_name,
+        "--public-key", signed_bundle.public_key,
+    )  # fmt: skip
+    assert finished.status == 0, finished.err
+    program = built(tmp_path / "app", "small", format_name, "host", "-DSMALL_LINK_ARTIFACT=OFF")
+    expected = golden_outputs(signed_bundle.path, format_name)[:, 0]
+    offered, found = offers(signed_bundle, format_name, tmp_path), []
+    for item in offered:
+        assets = item.artifact.parent
+        shutil.copytree(program.project / "assets/goldens", assets / "goldens")
+        done, outputs = program.self_test(assets / "outputs", assets)
+        told = re.search(r"error\[[a-z-]+\]", done.stderr)
+        found.append(told[0] if told else "")
+        assert done.ok == (item.outcome == "taken" and item.factor == 1)
+        if item.outcome == "taken":
+            assert np.array_equal(outputs, item.factor * expected)
+    check_outcomes(offered, found, OUTCOMES)
 
 
 def test_goldens_that_differ_fail_the_self_test(program, tmp_path):

@@ -19,6 +19,7 @@ from javascript_project import (
     type_errors,
 )
 from PIL import Image
+from signed_bundles import check_outcomes, offers
 
 from edgecompile import embedding
 from edgecompile.classes import top_classes
@@ -143,6 +144,45 @@ def test_an_altered_artifact_is_refused(installed, tmp_path):
     assert "expected SHA-256" in out
 
 
+OFFERED = """
+import { readFile } from "node:fs/promises";
+import { pathToFileURL } from "node:url";
+import { Small } from "./index.js";
+const bytes = new Uint8Array(await readFile("assets/goldens/000-input-0.bin"));
+for (const [place, path] of process.argv.slice(2).entries()) {
+  try {
+    const model = await Small.load({ artifact: place % 2 ? pathToFileURL(path) : path });
+    const outputs = await model.run({ picture: new Float32Array(bytes.buffer) });
+    console.log(JSON.stringify(["taken", Array.from(Object.values(outputs)[0])]));
+  } catch (error) {
+    console.log(JSON.stringify([error.code ?? error.name, error.message]));
+  }
+}
+"""
+OUTCOMES = {
+    "taken": "taken",
+    "InvalidSignatureError": "bad signature",
+    "AlteredArtifactError": "bad artifact",
+    "ENOENT": "unreadable",
+}
+
+
+def test_only_what_is_signed_is_loaded(cli, installed, signed_bundle, tmp_path):
+    app = tmp_path / "app"
+    key = signed_bundle.public_key
+    finished = cli("embed", signed_bundle.path, "--platform", "node", "-o", app, "--public-key", key)
+    assert finished.status == 0, finished.err
+    (app / "node_modules").symlink_to(installed / "node_modules")
+    assert run(app, "npm", "test").returncode == 0
+    offered = offers(signed_bundle, "onnx", tmp_path)
+    out = node(app, OFFERED, *[item.artifact for item in offered])
+    found = [json.loads(line) for line in out.splitlines()]
+    check_outcomes(offered, [kind for kind, _ in found], OUTCOMES)
+    expected = golden_outputs(signed_bundle.path, "onnx")[0, 0]
+    for item, (kind, output) in zip(offered, found, strict=True):
+        assert kind != "taken" or np.array_equal(np.float32(output), item.factor * expected)
+
+
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -192,11 +232,10 @@ def test_its_types_are_sound(project_of, tmp_path, small_bundle):
     output = json.loads((small_bundle / "manifest.json").read_text())["outputs"][0]["name"]
     use = USE.replace(".head", f".{output}")
     assert type_errors(project, tmp_path, use) == ""
-    wrong = type_errors(project, tmp_path, use.replace("{ picture: Small", "{ pictures: Small"))
-    assert "'pictures' does not exist in type 'Inputs'" in wrong
-    assert "not assignable to type '41'" in type_errors(
-        project, tmp_path, use.replace("height: 40", "height: 41")
-    )
+    wrong = use.replace("{ picture: Small", "{ pictures: Small").replace("height: 40", "height: 41")
+    said = type_errors(project, tmp_path, wrong)
+    assert "'pictures' does not exist in type 'Inputs'" in said
+    assert "not assignable to type '41'" in said
 
 
 @pytest.fixture(scope="session")

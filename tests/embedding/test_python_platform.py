@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from expected import check_rows, classes_of, golden_inputs, golden_outputs
+from signed_bundles import check_outcomes, offers
 
 
 def python(folder, *arguments, interpreter=sys.executable):
@@ -74,6 +75,46 @@ def test_an_altered_artifact_is_refused(project, tmp_path):
     assert "AlteredArtifactError" in done.stderr
 
 
+LOADED = """
+import json, numpy, pathlib, sys
+from small import Small
+inputs = numpy.load(sys.argv[1])
+for path in sys.argv[2:]:
+    try:
+        model = Small(pathlib.Path(path))
+        print(json.dumps(["taken", [model.run(x).output.tolist() for x in inputs]]))
+    except Exception as error:
+        print(json.dumps([type(error).__name__, str(error)]))
+"""
+OUTCOMES = {
+    "taken": "taken",
+    "InvalidSignatureError": "bad signature",
+    "AlteredArtifactError": "bad artifact",
+    "FileNotFoundError": "unreadable",
+}
+
+
+def test_only_what_is_signed_is_loaded(project, cli, format_name, signed_bundle, tmp_path):
+    app = tmp_path / "app"
+    finished = cli(
+        "embed", signed_bundle.path, "--platform", "python", "-o", app, "--format", format_name,
+        "--public-key", signed_bundle.public_key,
+    )  # fmt: skip
+    assert finished.status == 0, finished.err
+    assert "cryptography" in (app / "pyproject.toml").read_text()
+    assert "cryptography" not in (project / "pyproject.toml").read_text()
+    assert python(app, "-m", "small").returncode == 0
+    offered = offers(signed_bundle, format_name, tmp_path)
+    np.save(tmp_path / "inputs.npy", golden_inputs(signed_bundle.path))
+    done = python(app, "-c", LOADED, tmp_path / "inputs.npy", *[item.artifact for item in offered])
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    check_outcomes(offered, [kind for kind, _ in found], OUTCOMES)
+    expected = golden_outputs(signed_bundle.path, format_name)
+    for item, (kind, outputs) in zip(offered, found, strict=True):
+        assert kind != "taken" or np.array_equal(np.float32(outputs), item.factor * expected)
+
+
 def test_a_wrong_input_is_refused(project):
     code = "import numpy, small; small.Small().run(numpy.zeros((1, 3, 40, 47), 'float32'))"
     assert "ValueError: picture: expected float32 [1, 3, 40, 48]" in python(project, "-c", code).stderr
@@ -88,8 +129,9 @@ def test_a_damaged_golden_fails_the_self_test(project, cli, small_bundle, tmp_pa
     assert "FAILED" in done.stdout
 
 
-def test_its_types_are_sound(cli, small_bundle, tmp_path):
-    cli("embed", small_bundle, "--platform", "python", "-o", tmp_path / "app")
+def test_its_types_are_sound(cli, signed_bundle, tmp_path):
+    key = signed_bundle.public_key
+    cli("embed", signed_bundle.path, "--platform", "python", "-o", tmp_path / "app", "--public-key", key)
     command = [sys.executable, "-m", "mypy", "--strict", "--ignore-missing-imports", "--cache-dir"]
     command += [str(tmp_path), str(tmp_path / "app/small")]
     environment = {**os.environ, "PYTHONPATH": ""}

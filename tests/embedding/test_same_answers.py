@@ -9,15 +9,14 @@ import sys
 import venv
 from pathlib import Path
 
-import digits
 import numpy as np
 import pytest
 from cpp_project import as_ppm, built
-from expected import check_rows, classes_of, golden_outputs
-from PIL import Image
+from expected import check_rows, classes_of, golden_inputs, golden_outputs
 
 from edgecompile.artifact import load_bundle
 from edgecompile.classes import Class
+from edgecompile.embedding.identifiers import type_name
 from edgecompile.goldens import read_goldens
 
 ROOT = Path(__file__).parents[2]
@@ -40,18 +39,6 @@ def bundles(cli, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def pictures_of(pictures, tmp_path_factory) -> dict[str, list[Path]]:
-    """Ten photographs for MobileNetV2, ten handwritten digits, 28 x 28, for the other."""
-    folder = tmp_path_factory.mktemp("digits")
-    paths = []
-    for number, (tensor, label) in zip(range(10), digits.evaluation(), strict=False):
-        paths.append(folder / f"{number}-{label}.png")
-        grey = np.rint((tensor[0, 0].numpy() + 1) * 127.5).astype(np.uint8)
-        Image.fromarray(grey).save(paths[-1])
-    return {"digits": paths, "mobilenet_v2": pictures}
-
-
-@pytest.fixture(scope="module")
 def interpreter(cli, bundles, tmp_path_factory) -> Path:
     """An environment of its own with both packages on ONNX Runtime, as pip installs them."""
     folder = tmp_path_factory.mktemp("installed")
@@ -67,9 +54,11 @@ def interpreter(cli, bundles, tmp_path_factory) -> Path:
     return python
 
 
-def _run(*command: object) -> str:
-    # From an empty place: `-m digits` must find what was installed.
+def _run(*command: object, packages: Path | None = None) -> str:
+    # From an empty place: `-m digits` must find what was installed, or lies in `packages`.
     words, environment = [str(word) for word in command], {"PATH": "/usr/bin:/bin"}
+    if packages is not None:
+        environment["PYTHONPATH"] = str(packages)
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd="/", env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -86,17 +75,37 @@ def test_no_torch_is_installed(interpreter):
     assert not names & {"torch", "executorch", "edgecompile"}
 
 
+GOLDENS = """
+import importlib, sys
+import numpy
+model = getattr(importlib.import_module(sys.argv[1]), sys.argv[2])()
+numpy.save(sys.argv[4], [model.run(x).output for x in numpy.load(sys.argv[3])])
+"""
+
+
+@pytest.mark.parametrize("format_name", ["onnx", "pte"])
 @pytest.mark.parametrize("name", MODELS)
-def test_python_as_installed(interpreter, bundles, pictures_of, name):
-    assert "passed" in _run(interpreter, "-m", name)
-    rows = _rows(_run(interpreter, "-m", name, *pictures_of[name]))
-    check_rows(rows, classes_of(bundles[name], "onnx", pictures_of[name]))
+def test_python(cli, request, bundles, pictures_of, tmp_path, name, format_name):
+    """ONNX Runtime's package as installed without torch, ExecuTorch's on the engine that is here."""
+    bundle = bundles[name]
+    if format_name == "onnx":
+        python, packages = request.getfixturevalue("interpreter"), None
+    else:
+        python, packages = Path(sys.executable), tmp_path / "app"
+        assert cli("embed", bundle, "--platform", "python", "-o", packages, "--format", "pte").status == 0
+    assert "passed" in _run(python, "-m", name, packages=packages)
+    inputs, outputs = tmp_path / "inputs.npy", tmp_path / "outputs.npy"
+    np.save(inputs, golden_inputs(bundle))
+    _run(python, "-c", GOLDENS, name, type_name(name), inputs, outputs, packages=packages)
+    assert np.array_equal(np.load(outputs), golden_outputs(bundle, format_name))
+    rows = _rows(_run(python, "-m", name, *pictures_of(name), packages=packages))
+    check_rows(rows, classes_of(bundle, format_name, pictures_of(name)))
 
 
 def test_the_digits_are_read(bundles, pictures_of):
-    found = classes_of(bundles["digits"], "onnx", pictures_of["digits"])
+    found = classes_of(bundles["digits"], "onnx", pictures_of("digits"))
     names = (EXAMPLES / "digits.labels.txt").read_text().split()
-    expected = [names[int(path.stem[-1])] for path in pictures_of["digits"]]
+    expected = [names[int(path.stem[-1])] for path in pictures_of("digits")]
     assert [classes[0].label for classes in found] == expected
 
 
@@ -112,7 +121,7 @@ def _check_first(bundle: Path, found: list[int], wanted: list[tuple[Class, ...]]
 
 @pytest.mark.parametrize("name", MODELS)
 def test_both_engines_name_the_same_class_first(bundles, pictures_of, name):
-    onnx, pte = (classes_of(bundles[name], each, pictures_of[name]) for each in ("onnx", "pte"))
+    onnx, pte = (classes_of(bundles[name], each, pictures_of(name)) for each in ("onnx", "pte"))
     _check_first(bundles[name], [classes[0].index for classes in pte], onnx)
 
 
@@ -137,9 +146,9 @@ def test_cpp(cli, bundles, pictures_of, tmp_path, name, format_name, platform):
     assert same or (platform == "linux-arm64" and format_name == "onnx")
     floats = np.stack([item[0].numpy()[0] for item in read_goldens(load_bundle(bundle))[1]])
     assert abs(_sqnr_db(floats, outputs) - _sqnr_db(floats, expected)) <= 1
-    ppm = as_ppm(pictures_of[name], tmp_path)
+    ppm = as_ppm(pictures_of(name), tmp_path)
     rows = _rows(program.run("classify", tmp_path / "app/assets", *ppm).stdout)
-    wanted = classes_of(bundle, format_name, pictures_of[name])
+    wanted = classes_of(bundle, format_name, pictures_of(name))
     if same:
         check_rows(rows, wanted)
     _check_first(bundle, [row["classes"][0]["index"] for row in rows], wanted)

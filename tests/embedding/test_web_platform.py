@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import shutil
 
 import numpy as np
@@ -19,6 +20,7 @@ from javascript_project import (
     type_errors,
 )
 from PIL import Image
+from signed_bundles import check_outcomes, offers
 from static_server import ISOLATED, served
 from synthetic_bundle import write_bundle
 
@@ -187,23 +189,24 @@ def shown_classes(browser):
 
 
 def test_a_picture_is_dropped_or_chosen(browser, opened, project_of, onnx_bundle, pictures_of):
-    path, other = pictures_of("digits")[:2]
+    path, other = pictures_of("small")[:2]
     first, second = (
         [[each.label, f"{100 * each.score:.1f} %"] for each in classes]
-        for classes in classes_of(onnx_bundle("digits"), "onnx", [path, other])
+        for classes in classes_of(onnx_bundle("small"), "onnx", [path, other])
     )
-    with served(project_of("digits"), ISOLATED) as server:
+    assert first != second
+    with served(project_of("small"), ISOLATED) as server:
         opened(server.url)
-        browser.execute_script(DROP, base64.b64encode(path.read_bytes()).decode(), "seven.png")
+        browser.execute_script(DROP, base64.b64encode(path.read_bytes()).decode(), "coffee.png")
         opened.until(lambda: len(shown_classes(browser)) == 3)
         assert shown_classes(browser) == first
         assert text_of(browser, "#status").endswith("ms, from the file to the classes")
-        assert browser.find_element("id", "preview").get_attribute("alt") == "The picture seven.png"
+        assert browser.find_element("id", "preview").get_attribute("alt") == "The picture coffee.png"
         browser.find_element("id", "file").send_keys(str(other))
         opened.until(lambda: shown_classes(browser) == second)
         asked = [request for request in server.asked if "goldens" not in request]
     # The artifact once, and no picture: those stay in the page.
-    assert asked.count("/assets/digits.onnx") == 1
+    assert asked.count("/assets/small.onnx") == 1
     assert not any(".png" in request for request in asked)
 
 
@@ -271,6 +274,47 @@ def test_what_cannot_be_loaded_is_told(browser, opened, project_of, change, mess
     assert text.startswith("The model cannot be loaded: ")
     assert message in text
     assert not browser.find_element("id", "file").is_enabled()
+
+
+OFFERED = """
+const file = await fetch("assets/goldens/000-input-0.bin");
+const picture = new Float32Array(await file.arrayBuffer()), found = [];
+for (const artifact of values[0]) {
+  try {
+    const model = await module.Small.load({ artifact });
+    found.push(["taken", Array.from(Object.values(await model.run({ picture }))[0])]);
+    model.close();
+  } catch (error) {
+    found.push([error.name, error.message]);
+  }
+}
+return JSON.stringify(found);
+"""
+OUTCOMES = {
+    "taken": "taken",
+    "InvalidSignatureError": "bad signature",
+    "AlteredArtifactError": "bad artifact",
+    "Error": "unreadable",
+}
+
+
+def test_only_what_is_signed_is_loaded(browser, opened, cli, engine, signed_bundle, tmp_path):
+    app, key = tmp_path / "app", signed_bundle.public_key
+    finished = cli("embed", signed_bundle.path, "--platform", "web", "-o", app, "--public-key", key)
+    assert finished.status == 0, finished.err
+    shutil.copytree(engine, app / "engine")
+    (app / "updates").mkdir()
+    offered = offers(signed_bundle, "onnx", app / "updates")
+    with served(app, ISOLATED) as server:
+        assert opened(server.url, errors=True) == "Ready for a picture."
+        found = json.loads(
+            in_page(browser, OFFERED, [str(item.artifact.relative_to(app)) for item in offered])
+        )
+    check_outcomes(offered, [kind for kind, _ in found], OUTCOMES)
+    expected = golden_outputs(signed_bundle.path, "onnx")[0, 0]
+    for item, (kind, told) in zip(offered, found, strict=True):
+        assert kind != "taken" or np.array_equal(np.float32(told), item.factor * expected)
+        assert kind != "Error" or ": 404 " in told
 
 
 def test_a_wrong_input_and_a_closed_model(browser, opened, project_of):

@@ -15,9 +15,27 @@ def drawn_network(data):
     return random_network(lambda several: data.draw(st.sampled_from(list(several))))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.data(), st.booleans(), st.integers(0, 99), st.sampled_from([0.3, 0.6, 1.0]))
+def examples(count):
+    return settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+ANY_UNITS = given(st.data(), st.booleans(), st.integers(0, 99), st.sampled_from([0.3, 0.6, 1.0]))
+
+
+@examples(15)
+@ANY_UNITS
 def test_any_units_go_from_any_network(data, is_dynamic, seed, share):
+    check_any_units(data, is_dynamic, seed, share)
+
+
+@pytest.mark.slow
+@examples(100)
+@ANY_UNITS
+def test_any_units_go_from_many_networks(data, is_dynamic, seed, share):
+    check_any_units(data, is_dynamic, seed, share)
+
+
+def check_any_units(data, is_dynamic, seed, share):
     found = grouped(drawn_network(data), torch.randn(2, 3, 8, 8), dynamic_batch=is_dynamic)
     keep = random_keep(found.groups, seed, share)
     others = [(torch.randn(5, 3, 8, 8),)] if is_dynamic else [(torch.randn(2, 3, 8, 8),)]
@@ -31,7 +49,7 @@ def test_any_units_go_from_any_network(data, is_dynamic, seed, share):
     assert bool(keep.all()) == (total(terms, everything) == size)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(20)
 @given(
     st.data(), st.integers(0, 99), st.floats(0.1, 1.0), st.sampled_from([1, 2, 4]), st.sampled_from([2, 4])
 )

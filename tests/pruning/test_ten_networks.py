@@ -27,7 +27,12 @@ class Halved:
     proof: object
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+# The largest, which have the same kinds of layers as resnet18 and mobilenet_v3_small.
+LARGE = ("resnet50", "mobilenet_v2", "efficientnet_lite0")
+PARAMS = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in NETWORKS]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def halved(request):
     network, inputs = NETWORKS[request.param]()
     found = grouped(network, *inputs)

@@ -9,14 +9,12 @@ from edgecompile.artifact import load_bundle
 from edgecompile.cli.main import main
 
 SAMPLES = 8
-# The others take longer and run with `make test-slow`.
-QUICK = ("convnext", "unet")
-NAMES = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in pruned_networks.NETWORKS
-]
+
+# test_build_pruned.py prunes in whole builds, too, and test_ten_networks.py has the proof for all ten.
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", pruned_networks.NETWORKS)
 def test_half_is_pruned_and_every_format_is_valid(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EDGECOMPILE_CACHE", str(tmp_path / "cache"))
     _, inputs = pruned_networks.NETWORKS[name]()

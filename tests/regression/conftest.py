@@ -1,5 +1,6 @@
 """What the tests of baselines and gates share: builds of one network and of worse copies of it."""
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,9 +21,12 @@ _QUICK = {
 
 @pytest.fixture(scope="module", autouse=True)
 def own_cache(tmp_path_factory) -> Iterator[None]:
-    """A cache of the module's own for builds; runners are those that the suite has built."""
+    """A cache of these tests' own for builds, also of those in other processes; runners are the suite's."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGECOMPILE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("EDGECOMPILE_CACHE", str(folder / "regression-cache"))
         yield
 
 

@@ -131,6 +131,7 @@ def test_markers_that_cannot_be(app):
         assert text in said[str(number)], marker
 
 
+@pytest.mark.slow
 def test_example_passes_and_fails_with_a_worse_model(tmp_path):
     copy = shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     status, shown = run(copy / "ci")

@@ -46,6 +46,7 @@ class Cpp(Platform):
         "int64": "int64_t",
         "bool": "uint8_t",
     }
+    verifies_signatures = True
     reserved = frozenset({*_KEYWORDS.split(), *_MACROS.split(), "Tensor"})
     reserved_names = frozenset({"std", "ort", "executorch", "torch", "onnxruntime", "main", "test", "assets"})
 
@@ -70,6 +71,8 @@ class Cpp(Platform):
             templates |= {f"{name}/classes.{kind}": f"classes.{kind}.j2" for kind in ("h", "cpp")}
         if subject.classifies:
             templates["classify.cpp"] = "classify.cpp.j2"
+        if subject.signed:
+            templates |= {f"{name}/signature.{kind}": f"signature.{kind}.j2" for kind in ("h", "cpp")}
         more = {
             "engine": engine,
             "element_types": _ELEMENT_TYPES[subject.artifact.format],
@@ -87,7 +90,7 @@ class Cpp(Platform):
                 .replace("namespace edgecompile", f"namespace {name}")
             )
             files[f"{name}/{path.rpartition('/')[2]}"] = text.encode()
-        files[f"assets/{subject.artifact_name}"] = subject.data
+        files |= {f"assets/{each}": data for each, data in subject.artifact_files.items()}
         return files | {f"assets/goldens/{each}.bin": data for each, data in subject.goldens.items()}
 
 

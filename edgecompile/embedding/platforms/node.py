@@ -14,6 +14,7 @@ class Node(Platform):
     types = TYPES
     reserved = RESERVED
     reserved_names = RESERVED_NAMES
+    verifies_signatures = True
 
     def project(self, subject: Subject) -> dict[str, bytes]:
         """Return a package that `npm install` takes."""

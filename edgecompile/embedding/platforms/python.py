@@ -33,10 +33,13 @@ class Python(Platform):
             "torch",
             "pil",
             "altered_artifact_error",
+            "cryptography",
+            "invalid_signature_error",
         }
         | {"any", "class", "engine", "outputs", "path", "preparation", "sequence"}
     )
     dynamic_sizes = True
+    verifies_signatures = True
 
     def project(self, subject: Subject) -> dict[str, bytes]:
         """Return a project that `pip install` takes."""
@@ -51,8 +54,11 @@ class Python(Platform):
             f"{package}/model.py": "model.py.j2",
             f"{package}/self_test.py": "self_test.py.j2",
         }
+        if subject.signed:
+            templates[f"{package}/signature.py"] = "signature.py.j2"
         files = {path: rendered(f"python/{name}", subject, engine=engine) for path, name in templates.items()}
-        files |= {f"{package}/py.typed": b"", f"{assets}/{subject.artifact_name}": subject.data}
+        files |= {f"{package}/py.typed": b""}
+        files |= {f"{assets}/{name}": data for name, data in subject.artifact_files.items()}
         files |= {f"{assets}/goldens/{name}.bin": data for name, data in subject.goldens.items()}
         # The reference itself: its arithmetic cannot differ.
         if subject.picture:

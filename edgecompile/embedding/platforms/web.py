@@ -14,6 +14,7 @@ class Web(Platform):
     types = TYPES
     reserved = RESERVED
     reserved_names = RESERVED_NAMES
+    verifies_signatures = True
 
     def project(self, subject: Subject) -> dict[str, bytes]:
         """Return a folder that a server of static files serves, once npm has put the engine there."""
