@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.utils._pytree import tree_map_only
 
 from edgecompile.artifact import Emitted
@@ -22,26 +20,26 @@ from edgecompile.emitters._edge_passes import only_useful_edge_passes
 from edgecompile.emitters._fixed_signature import quick_partitioner
 from edgecompile.emitters._known_versions import is_known
 from edgecompile.emitters._light_import import import_executorch
+from edgecompile.emitters._outside_delegate import (
+    computing_calls,
+    is_delegate_call,
+    outside_rows,
+    partitioner_reasons,
+    schema_name,
+)
 from edgecompile.emitters._xnnpack_passes import only_useful_passes
 from edgecompile.emitters._xnnpack_prelu import prelu_on_pictures
 from edgecompile.emitters._xnnpack_weights import configs_with_float_activations, for_float_activations
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
 from edgecompile.errors import LoweringFailedError
-from edgecompile.graph_edit import no_host_kernels, shape_of, source_line, user_input_names
+from edgecompile.graph_edit import no_host_kernels, shape_of, user_input_names
 from edgecompile.program import Declined, QuantizedProgram
 
 if TYPE_CHECKING:
     from executorch.exir import EdgeCompileConfig, EdgeProgramManager
 
     from edgecompile.target import EmitSettings
-
-_PARTITIONER_LOGGERS = (
-    "executorch.backends.xnnpack.partition.config.xnnpack_config",
-    "executorch.backends.xnnpack.partition.config.gemm_configs",
-    "executorch.backends.xnnpack.partition.config.generic_node_configs",
-    "executorch.backends.xnnpack.partition.config.quant_affine_configs",
-)
 
 
 class Executorch:
@@ -65,13 +63,15 @@ class Executorch:
             from executorch.exir.passes import MemoryPlanningPass
 
             try:
+                delegate = settings.delegate == "xnnpack"
                 exported, in_float, rules = _prepared(program)
-                with _reasons() as reasons:
-                    edge = _lower(exported, delegate=settings.delegate == "xnnpack", rules=rules)
+                with partitioner_reasons() as reasons:
+                    edge = _lower(exported, delegate=delegate, rules=rules)
                 graph_module = edge.exported_program().graph_module
                 operators = _operators(graph_module)
                 delegates = _delegates(graph_module)
-                declined = (*in_float, *_outside(graph_module, reasons))
+                outside = outside_rows(graph_module, exported, reasons, delegate=delegate)
+                declined = (*in_float, *outside)
                 # Inputs are planned at their largest size; those of a large batch stay the caller's.
                 planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
                 _keep_delegate_outputs(graph_module)
@@ -129,7 +129,7 @@ def _lower(
             edge = to_edge(exported, compile_config=_config(whole))
         with deferred_code():
             edge = edge.to_backend(partitioner)
-        left_out = {node.target for node in _computing(edge.exported_program().graph_module)}
+        left_out = {node.target for node in computing_calls(edge.exported_program().graph_module)}
         if left_out.isdisjoint(aten_to_edge(operator) for operator in whole):
             return edge
         return to_edge_transform_and_lower(exported, partitioner=[partitioner], compile_config=_config())
@@ -149,52 +149,9 @@ def _has_dynamic_input(exported: ExportedProgram) -> bool:
     return any(isinstance(size, torch.SymInt) for node in nodes for size in shape_of(node))
 
 
-@contextmanager
-def _reasons() -> Iterator[dict[str, str]]:
-    """Collect the partitioner's reasons, by node name; it gives them to its debug log only."""
-    reasons: dict[str, str] = {}
-
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            node, reason = getattr(record.msg, "node", None), getattr(record.msg, "reason", "")
-            if isinstance(node, Node):
-                reasons.setdefault(node.name, reason)
-
-    handler = Collect()
-    loggers = [logging.getLogger(name) for name in _PARTITIONER_LOGGERS]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
-    try:
-        yield reasons
-    finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = propagate
-
-
-def _is_delegate_call(node: Node) -> bool:
-    return "executorch_call_delegate" in str(node.target)
-
-
-def _computing(graph_module: GraphModule) -> Iterator[Node]:
-    """Yield the calls outside every delegate that are more than bookkeeping."""
-    for node in graph_module.graph.nodes:
-        if node.op == "call_function" and "getitem" not in str(node.target) and not _is_delegate_call(node):
-            yield node
-
-
-def _name(node: Node) -> str:
-    schema: Any = getattr(node.target, "_schema", None)
-    return str(schema.name) if schema is not None else str(node.target)
-
-
 def _delegated(graph_module: GraphModule) -> Iterator[tuple[str, GraphModule]]:
     for node in graph_module.graph.nodes:
-        if _is_delegate_call(node):
+        if is_delegate_call(node):
             lowered: Any = getattr(graph_module, str(node.args[0]))
             yield str(lowered.backend_id), lowered.original_module.graph_module
 
@@ -204,7 +161,7 @@ def _keep_delegate_outputs(graph_module: GraphModule) -> None:
     if not is_known("executorch", "torch"):
         return
     for node in graph_module.graph.nodes:
-        if _is_delegate_call(node):
+        if is_delegate_call(node):
             lowered: Any = getattr(graph_module, str(node.args[0]))
             # As traced: without a gradient, even of trainable weights.
             outputs = tree_map_only(torch.Tensor, torch.Tensor.detach, tuple(node.meta["val"]))
@@ -221,14 +178,6 @@ def _delegates(graph_module: GraphModule) -> Counter[str]:
 
 def _operators(graph_module: GraphModule) -> Counter[str]:
     inside = [inner for _, inner in _delegated(graph_module)]
-    return Counter(_name(node) for module in (graph_module, *inside) for node in _computing(module))
-
-
-def _outside(graph_module: GraphModule, reasons: dict[str, str]) -> Iterator[Declined]:
-    for node in _computing(graph_module):
-        reason = reasons.get(node.name, "XNNPACK's partitioner has no rule for it")
-        yield Declined(
-            what=f"{_name(node)} ({node.name})",
-            where=source_line(node),
-            reason=f"runs outside the delegate: {reason}",
-        )
+    return Counter(
+        schema_name(node) for module in (graph_module, *inside) for node in computing_calls(module)
+    )
