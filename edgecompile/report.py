@@ -29,7 +29,7 @@ from edgecompile.pruning.sparsity_report import SparsityReport
 from edgecompile.sensitivity import SensitivityReport
 from edgecompile.sensitivity_text import sensitivity_text
 from edgecompile.text_table import render, table
-from edgecompile.why_not import QUANTIZE, WhyNot, to_dicts, why_not_row
+from edgecompile.why_not import WhyNot, to_dicts, why_not_rows
 from edgecompile.why_not_text import why_not_text
 
 
@@ -150,12 +150,7 @@ class Report:
 
     def why_not(self) -> list[WhyNot]:
         """Return everything that was not done, in the order of the build."""
-        rows = [(step.name, row) for step in self.program.steps for row in step.declined]
-        rows += [(QUANTIZE, row) for row in self.program.unquantized]
-        rows += [
-            (f"emit {item.format}", row) for item in self.artifacts for row in self.declined[item.format]
-        ]
-        return [why_not_row(stage, row, self.costs.macs) for stage, row in rows]
+        return why_not_rows(self.program, self.declined, self.costs.macs)
 
     def _float_bytes(self) -> int:
         return self.program.float_weight_bytes

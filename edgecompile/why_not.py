@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, with_config
 
 from edgecompile.errors import InvalidReportError
-from edgecompile.program import Declined
+from edgecompile.program import Declined, QuantizedProgram
 from edgecompile.strict_toml import STRICT, parse
 
 QUANTIZE = "quantize"
@@ -76,22 +76,30 @@ class WhyNot:
         return "-"
 
 
-def why_not_row(stage: str, declined: Declined, macs: int) -> WhyNot:
-    """Return a row of the report.
+def why_not_rows(
+    program: QuantizedProgram, emitted: Mapping[str, Sequence[Declined]], macs: int
+) -> list[WhyNot]:
+    """Return everything that was not done, in the order of the build.
 
     Args:
-        stage: What declined.
-        declined: What it says.
+        program: What its passes and the quantization declined.
+        emitted: What each format's emitter declined.
         macs: Of the whole program.
     """
-    share = min(declined.macs / macs, 1.0) if macs and declined.macs else None
+    rows = [(step.name, row) for step in program.steps for row in step.declined]
+    rows += [(QUANTIZE, row) for row in program.unquantized]
+    rows += [(f"{_EMIT}{name}", row) for name, declined in emitted.items() for row in declined]
+    return [_row(stage, declined, macs) for stage, declined in rows]
+
+
+def _row(stage: str, declined: Declined, macs: int) -> WhyNot:
     return WhyNot(
         stage=stage,
         what=declined.what,
         where=declined.where,
         reason=declined.reason,
         change=declined.change,
-        macs_share=share,
+        macs_share=min(declined.macs / macs, 1.0) if macs and declined.macs else None,
         moved_bytes=declined.moved_bytes or None,
         timed_as=declined.timed_as,
     )

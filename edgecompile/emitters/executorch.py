@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_map_only
 
 from edgecompile.artifact import Emitted
+from edgecompile.emitter import Foreseen
 from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
 from edgecompile.emitters._edge_passes import only_useful_edge_passes
@@ -56,34 +58,20 @@ class Executorch:
         Raises:
             LoweringFailedError: ExecuTorch has no kernel for an operator, or its lowering fails.
         """
-        with captured_stderr(), warnings.catch_warnings(), no_host_kernels():
-            warnings.simplefilter("ignore")
-            import_executorch()
+        with _lowering():
             from executorch.exir import ExecutorchBackendConfig
             from executorch.exir.passes import MemoryPlanningPass
 
-            try:
-                delegate = settings.delegate == "xnnpack"
-                exported, in_float, rules = _prepared(program)
-                with partitioner_reasons() as reasons:
-                    edge = _lower(exported, delegate=delegate, rules=rules)
-                graph_module = edge.exported_program().graph_module
-                operators = _operators(graph_module)
-                delegates = _delegates(graph_module)
-                outside = outside_rows(graph_module, exported, reasons, delegate=delegate)
-                declined = (*in_float, *outside)
-                # Inputs are planned at their largest size; those of a large batch stay the caller's.
-                planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
-                _keep_delegate_outputs(graph_module)
-                with deferred_code():
-                    lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
-                data = bytes(lowered.buffer)
-            except Exception as error:
-                first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-                raise LoweringFailedError(
-                    f"ExecuTorch cannot lower the program: {type(error).__name__}: {first}",
-                    hint="leave the format out with --format, or replace the operator in the model",
-                ) from error
+            edge, declined = _delegated_program(program, settings)
+            graph_module = edge.exported_program().graph_module
+            operators = _operators(graph_module)
+            delegates = _delegates(graph_module)
+            # Inputs are planned at their largest size; those of a large batch stay the caller's.
+            planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
+            _keep_delegate_outputs(graph_module)
+            with deferred_code():
+                lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+            data = bytes(lowered.buffer)
         return Emitted(
             format=Executorch.format,
             engine=Executorch.engine,
@@ -93,6 +81,60 @@ class Executorch:
             delegates=dict(sorted(delegates.items())),
             declined=declined,
         )
+
+    @staticmethod
+    def foresee(program: QuantizedProgram, settings: EmitSettings) -> Foreseen:
+        """Return what `emit` would say: everything is the same, but the delegate compiles nothing.
+
+        Raises:
+            LoweringFailedError: ExecuTorch's lowering fails.
+        """
+        with _lowering(), _delegate_that_compiles_nothing():
+            edge, declined = _delegated_program(program, settings)
+            delegates = _delegates(edge.exported_program().graph_module)
+        return Foreseen(delegates=dict(sorted(delegates.items())), declined=declined)
+
+
+@contextmanager
+def _lowering() -> Iterator[None]:
+    """Keep ExecuTorch quiet, and say what fails in it."""
+    with captured_stderr(), warnings.catch_warnings(), no_host_kernels():
+        warnings.simplefilter("ignore")
+        import_executorch()
+        try:
+            yield
+        except Exception as error:
+            first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+            raise LoweringFailedError(
+                f"ExecuTorch cannot lower the program: {type(error).__name__}: {first}",
+                hint="leave the format out with --format, or replace the operator in the model",
+            ) from error
+
+
+@contextmanager
+def _delegate_that_compiles_nothing() -> Iterator[None]:
+    """Let XNNPACK's part of the lowering, which takes most of its time, give an empty program."""
+    from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
+    from executorch.exir.backend.backend_details import PreprocessResult
+
+    stock = XnnpackBackend.preprocess
+    XnnpackBackend.preprocess = staticmethod(lambda *_: PreprocessResult(processed_bytes=b""))
+    try:
+        yield
+    finally:
+        XnnpackBackend.preprocess = staticmethod(stock)
+
+
+def _delegated_program(
+    program: QuantizedProgram, settings: EmitSettings
+) -> tuple[EdgeProgramManager, tuple[Declined, ...]]:
+    """Return the program with its delegate calls, and what is in float or outside these."""
+    delegate = settings.delegate == "xnnpack"
+    exported, in_float, rules = _prepared(program)
+    with partitioner_reasons() as reasons:
+        edge = _lower(exported, delegate=delegate, rules=rules)
+    outside = outside_rows(edge.exported_program().graph_module, exported, reasons, delegate=delegate)
+    return edge, (*in_float, *outside)
 
 
 def _prepared(program: QuantizedProgram) -> tuple[ExportedProgram, tuple[Declined, ...], list[Any] | None]:

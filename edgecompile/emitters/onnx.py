@@ -70,6 +70,10 @@ class Onnx:
             declined=left_in_float(data, program) if program.precision == "int8" else (),
         )
 
+    @staticmethod
+    def foresee(program: QuantizedProgram, settings: EmitSettings) -> None:
+        """Return None: ONNX Runtime itself decides what it fuses, and wants the artifact for that."""
+
 
 def _export(exported: ExportedProgram, opset: int) -> onnx.ModelProto:
     try:

@@ -18,6 +18,7 @@ from torch.fx import Node
 
 from edgecompile.artifact import Emitted
 from edgecompile.decline import decline
+from edgecompile.emitter import Foreseen
 from edgecompile.engines.torchscript_lite import TorchscriptLite as Engine
 from edgecompile.engines.torchscript_lite import qnnpack
 from edgecompile.errors import LoweringFailedError
@@ -80,6 +81,14 @@ class TorchscriptLite:
             delegates={},
             declined=tuple(printer.declined),
         )
+
+    @staticmethod
+    def foresee(program: QuantizedProgram, settings: EmitSettings) -> Foreseen:
+        """Return what `emit` would say."""
+        with qnnpack(), torch.no_grad():
+            printer = _Printer(program)
+            printer.source()
+        return Foreseen(delegates={}, declined=tuple(printer.declined))
 
 
 _classes: dict[str, type[torch.nn.Module]] = {}

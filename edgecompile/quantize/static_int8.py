@@ -134,6 +134,17 @@ def _tell_of_channels(activations: Sequence[tuple[Node, torch.nn.Module]], progr
                 observer.beyond = values, observer.weights.flatten().repeat(2)
 
 
+def assumed_ranges(prepared: Prepared) -> Ranges:
+    """Return ranges as if every activation had gone from -1 to 1: what is quantized depends on no data."""
+    ranges: Ranges = {}
+    with _quiet():
+        for node, observer in _activation_calls(prepared.model):
+            observer(torch.tensor([-1.0, 1.0]))
+            state = observer.state_dict()
+            ranges[str(node.target)] = {key: value.detach() for key, value in state.items()}
+    return ranges
+
+
 def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
     """Replace the observers by quantize and dequantize nodes with the ranges that were seen.
 
