@@ -11,6 +11,7 @@ from edgecompile.decline import macs_of
 from edgecompile.emitter import Foreseen, load_emitter
 from edgecompile.program import CapturedProgram, QuantizedProgram
 from edgecompile.progress import Progress
+from edgecompile.quantize.channels import IN_FLOAT, NORMS
 from edgecompile.quantize.dynamic_layers import dynamic_layers
 from edgecompile.quantize.layers import (
     DEQUANTIZE_PER_CHANNEL,
@@ -63,7 +64,7 @@ def _foresee(
         known,
         target.name,
         unknown=tuple(sorted(found.keys() - known.keys())),
-        notes=_notes(settings),
+        notes=_notes(program, target, settings),
     )
 
 
@@ -134,11 +135,17 @@ def _quantized(program: QuantizedProgram) -> set[Node]:
     return readers
 
 
-def _notes(settings: BuildSettings) -> tuple[str, ...]:
-    """Return what a build would do before or after what is foreseen."""
+def _notes(program: QuantizedProgram, target: Target, settings: BuildSettings) -> tuple[str, ...]:
+    """Return what a build would do besides what is foreseen."""
     notes = []
+    operators = {node.target for node in program.exported.graph.nodes}
+    quantization = target.quantization
+    if settings.precision == "int8" and quantization.equalization and operators & {*IN_FLOAT, *NORMS}:
+        notes.append("the equalization may put products beside operators in float, which depends on the data")
+    if settings.precision == "int8" and quantization.concat_splitting and aten.cat.default in operators:
+        notes.append("concatenations may be split, which depends on the data")
     if settings.prune:
-        notes.append("of the model before pruning")
+        notes.append("this is of the model before pruning")
     if settings.budget:
         notes.append("a budget may keep more operators in float")
     return tuple(notes)

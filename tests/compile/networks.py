@@ -137,6 +137,24 @@ def block():
     return Block().eval(), (torch.randn(1, 12, 64),)
 
 
+def token_rows():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(16):
+        yield torch.randn(1, 12, 64, generator=generator)
+
+
+def tied_rows():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(16):
+        yield torch.randn(4, 256, generator=generator)
+
+
+def mlp_rows():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(16):
+        yield torch.randn(4, 96, generator=generator)
+
+
 def outlier():
     return Outlier().eval(), (torch.rand(1, 1, 128, 128),)
 
