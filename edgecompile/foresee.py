@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch.fx import Node
 
@@ -36,12 +38,22 @@ def foresee(settings: BuildSettings, progress: Progress) -> tuple[Coverage, ...]
     Raises:
         EdgecompileError: The model cannot be captured, or a format cannot express it.
     """
+    found: dict[str, Coverage] = {}
     with open_cache(settings, progress) as cache:
         captured = captured_program(cache, settings)
-        return tuple(
-            _foresee(cache, captured, load_target(name, settings.overrides), settings)
-            for name in settings.targets
-        )
+        rows = []
+        for name in settings.targets:
+            target = load_target(name, settings.overrides)
+            emits = [(item, target.emit[item]) for item in _formats(target, settings)]
+            key = repr((target.passes, target.quantization, emits))  # many targets differ in less
+            if key not in found:
+                found[key] = _foresee(cache, captured, target, settings)
+            rows.append(replace(found[key], target=name))
+    return tuple(rows)
+
+
+def _formats(target: Target, settings: BuildSettings) -> tuple[str, ...]:
+    return settings.formats or target.formats
 
 
 def _foresee(
@@ -52,9 +64,8 @@ def _foresee(
     ).value()
     cache.progress.start(f"foresee {target.name}")
     program = foreseen_program(passes, target.quantization, settings.precision)
-    formats = settings.formats or target.formats
     found: dict[str, Foreseen | None] = {}
-    for name in formats:
+    for name in _formats(target, settings):
         emit = target.emit[name]
         found[name] = load_emitter(emit.emitter).foresee(program, emit)
     cache.progress.finish()

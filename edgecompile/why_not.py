@@ -122,14 +122,14 @@ def read_why_not(report: Mapping[str, Any], where: Path) -> tuple[WhyNot, ...]:
             where=str(where),
             hint="an earlier version of edgecompile wrote it: build the bundle again",
         )
-    document = {"rows": report["why_not"]}
-    return parse(_Rows, document, InvalidReportError, lambda _: where).rows
+    document = {"why_not": report["why_not"]}
+    return parse(_Rows, document, InvalidReportError, lambda _: where).why_not
 
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    rows: tuple[WhyNot, ...]
+    why_not: tuple[WhyNot, ...]
 
 
 def to_dicts(rows: Sequence[WhyNot]) -> list[dict[str, Any]]:
