@@ -4,8 +4,10 @@ import dataclasses
 import importlib.util
 import json
 import linecache
+import re
 import shutil
 from collections import Counter
+from pathlib import Path
 
 import networks
 import pytest
@@ -14,9 +16,12 @@ from torch import nn
 
 from edgecompile.artifact import REPORT, load_bundle, sha256, write_manifest
 from edgecompile.decline import decline, macs_of
+from edgecompile.emitters.executorch import Executorch
 from edgecompile.graph_edit import source_line
 from edgecompile.inspect_artifact import inspect
-from edgecompile.program import Reason
+from edgecompile.program import CapturedProgram, Reason
+from edgecompile.quantize.static_int8 import keep_float
+from edgecompile.target import EmitSettings
 
 SDPA = "scaled_dot_product_attention"
 
@@ -271,6 +276,15 @@ def test_macs_are_the_same_before_and_after_decomposition(model, shape, macs):
         assert sum(macs_of(node) for node in form.graph.nodes if node.op == "call_function") == macs
 
 
+def test_the_documentation_lists_what_the_delegate_takes():
+    from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+
+    page = (Path(__file__).parents[2] / "docs" / "inspect.md").read_text(encoding="utf-8")
+    listed = page.partition("### What XNNPACK takes")[2].split("\n\n")[2]
+    rules = {rule.target_name.partition(".")[0].lstrip("_") for rule in ALL_PARTITIONER_CONFIGS}
+    assert set(re.findall(r"`(\w+)`", listed)) == rules
+
+
 def test_a_reason_says_what_to_change_and_a_string_says_nothing():
     program = torch.export.export(nn.Tanh(), (torch.rand(2, 3),))
     (node,) = program.graph.find_nodes(op="call_function", target=torch.ops.aten.tanh.default)
@@ -278,3 +292,16 @@ def test_a_reason_says_what_to_change_and_a_string_says_nothing():
     assert (row.what, row.reason, row.change, row.moved_bytes) == ("tanh (tanh)", "why", "do", 48)
     assert type(row.reason) is str
     assert decline(node, "why", what="it").change == ""
+
+
+def test_without_a_delegate_every_operator_is_outside_and_no_partitioner_is_blamed():
+    program = CapturedProgram(
+        name="net", exported=torch.export.export(nn.ReLU(), (torch.rand(2, 3),)), steps=()
+    )
+    settings = EmitSettings(emitter="executorch", delegate="")
+    emitted, foreseen = (
+        method(keep_float(program), settings) for method in (Executorch.emit, Executorch.foresee)
+    )
+    (row,) = emitted.declined
+    assert row.what == "aten::relu (relu)" and row.reason == "runs outside the delegate: the target has none"
+    assert (foreseen.declined, foreseen.delegates) == (emitted.declined, emitted.delegates) == ((row,), {})

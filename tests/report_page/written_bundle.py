@@ -200,7 +200,23 @@ def full_report(count: int = 12, name: str = "net", label: str = "conv2d", **cha
             StepRecord(name="quantize", seconds=0.5, nodes_before=50, nodes_after=120, rewrites=count),
         ),
         why_not=(
-            WhyNot(stage="quantize", what="softmax (softmax)", where="net.py:9", reason="no kernel for it"),
+            WhyNot(
+                stage="quantize",
+                what="softmax (softmax)",
+                where="net.py:9",
+                reason="no kernel for it",
+                change="leave it out",
+                moved_bytes=2500,
+                timed_as="softmax",
+            ),
+            WhyNot(
+                stage="emit pte",
+                what="aten::bmm (matmul)",
+                where="net.py:8",
+                reason="outside",
+                macs_share=0.125,
+                timed_as="bmm",
+            ),
         ),
     )
     return dataclasses.replace(report, **changes)
