@@ -29,6 +29,7 @@ from edgecompile.errors import (
 )
 from edgecompile.functionalize import remove_in_place_writes
 from edgecompile.graph_edit import source_line
+from edgecompile.inline_contexts import inline_contexts
 from edgecompile.program import CapturedProgram, SourceModel, StepRecord
 from edgecompile.user_code import load_function, split_spec
 
@@ -82,6 +83,7 @@ def capture(source: SourceModel, *, dynamic_batch: bool) -> CapturedProgram:
     started = time.perf_counter()
     exported = source.exported if source.module is None else _export(source, source.module, dynamic_batch)
     assert exported is not None
+    exported = inline_contexts(exported)
     _require_plain_signature(exported)
     if dynamic_batch and source.module is None:
         _require_dynamic_batch(exported)

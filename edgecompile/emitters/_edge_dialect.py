@@ -34,6 +34,16 @@ _SAME = (
     aten.mean.dim,
     aten.constant_pad_nd.default,
     aten.cat.default,
+    aten.bmm.default,
+    aten.gelu.default,
+    aten.rsqrt.default,
+    aten.sqrt.default,
+    aten.exp.default,
+    aten.log.default,
+    aten.abs.default,
+    aten.neg.default,
+    aten.sin.default,
+    aten.cos.default,
 )
 
 
@@ -55,7 +65,7 @@ def edge_program(exported: ExportedProgram, config: EdgeCompileConfig) -> Export
 
 def _translate(node: Node, edge: EdgeGraph, whole: Collection[Any]) -> Node | None:
     """Add what a call is in the edge dialect and return the node of its value; None if that is unknown."""
-    if node.kwargs or not _is_plain(node):
+    if (node.kwargs and node.target is not aten.gelu.default) or not _is_plain(node):
         return None
     if node.target in _QUANTIZATION:
         return _same(node, edge)
@@ -67,18 +77,35 @@ def _translate(node: Node, edge: EdgeGraph, whole: Collection[Any]) -> Node | No
 
 
 def _is_plain(node: Node) -> bool:
-    """Tell whether a node computes one tensor of a fixed shape from such tensors, all contiguous."""
-    values = [other.meta.get("val") for other in (node, *node.all_input_nodes)]
+    """Tell whether a node computes one tensor of a fixed shape from such tensors, the inputs contiguous."""
     return all(
-        isinstance(value, torch.Tensor)
+        isinstance(value := other.meta.get("val"), torch.Tensor)
         and all(isinstance(size, int) for size in value.shape)
-        and value.is_contiguous()
-        for value in values
+        and (other.op == "call_function" or value.is_contiguous())
+        for other in (node, *node.all_input_nodes)
     )
 
 
 def _same(node: Node, edge: EdgeGraph) -> Node:
-    return edge.call(node, node.target, *edge.copied(node.args))
+    return edge.call(node, node.target, *edge.copied(node.args), **node.kwargs)
+
+
+def _permute(node: Node, edge: EdgeGraph) -> Node:
+    return edge.call(node, aten.permute_copy.default, *edge.copied(node.args))
+
+
+def _slice(node: Node, edge: EdgeGraph) -> Node:
+    return edge.call(node, aten.slice_copy.Tensor, *edge.copied(node.args))
+
+
+def _softmax(node: Node, edge: EdgeGraph) -> Node:
+    value, axis = edge.copied(node.args)
+    return edge.call(node, aten._softmax.default, value, axis, False)
+
+
+def _silu(node: Node, edge: EdgeGraph) -> Node:
+    (value,) = edge.copied(node.args)
+    return edge.call(node, aten.mul.Tensor, value, edge.call(node, aten.sigmoid.default, value))
 
 
 def _view(node: Node, edge: EdgeGraph) -> Node:
@@ -113,6 +140,11 @@ _OTHERS: dict[Any, Callable[[Node, EdgeGraph], Node]] = {
     aten.conv1d.default: _convolution,
     aten.conv2d.default: _convolution,
     aten.view.default: _view,
+    aten.reshape.default: _view,
+    aten.permute.default: _permute,
+    aten.slice.Tensor: _slice,
+    aten.softmax.int: _softmax,
+    aten.silu.default: _silu,
     aten.hardsigmoid.default: _hardsigmoid,
     aten.add.Tensor: _binary,
     aten.sub.Tensor: _binary,

@@ -57,6 +57,10 @@ class EdgeGraph:
         call = self.graph.call_function(aten_to_edge(target), arguments, keywords)
         call.meta = {"from_node": [NodeSource(origin)]}
         call.meta |= {key: origin.meta[key] for key in _KEPT_METADATA if key in origin.meta}
+        value = call.meta["val"]
+        if not value.is_contiguous():  # what was a view of another order is a copy here
+            with value.fake_mode:
+                call.meta["val"] = torch.empty(value.shape, dtype=value.dtype)
         return call
 
     def number(self, origin: Node, value: float) -> Node:

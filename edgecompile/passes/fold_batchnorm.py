@@ -59,13 +59,43 @@ class FoldBatchnorm:
         return outcome(editor, declined)
 
 
-def _why_not(editor: ProgramEditor, node: Node) -> str | None:  # noqa: PLR0911 (one guard a line)
-    layer = node.args[0]
+def is_in_inference(editor: ProgramEditor, node: Node) -> str | None:
+    """Return why a normalization is no multiplication and addition of constants; None where it is."""
     if node.args[5]:
         return Reason(
             "it normalizes with the statistics of the batch (training mode)",
             change="give the norm running statistics (track_running_stats=True), and train with them",
         )
+    if _is_computed(editor, node.args[1:5]):
+        return Reason(
+            "its weight, bias or statistics are computed, not constant",
+            change="store them as parameters or buffers",
+        )
+    return None
+
+
+def scale_and_shift(editor: ProgramEditor, node: Node) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a normalization in inference multiplies with and then adds, each (C,), in float64."""
+    channels = node.meta["val"].shape[1]
+    gamma, beta, mean, variance = (
+        default if (value := editor.constant(argument)) is None else value.double()
+        for argument, default in zip(
+            node.args[1:5],
+            (torch.ones(channels), torch.zeros(channels), torch.zeros(channels), torch.ones(channels)),
+            strict=True,
+        )
+    )
+    eps = node.args[7]
+    assert isinstance(eps, float)
+    scale = gamma / torch.sqrt(variance + eps)
+    return scale, beta - mean * scale
+
+
+def _why_not(editor: ProgramEditor, node: Node) -> str | None:  # noqa: PLR0911 (one guard a line)
+    layer = node.args[0]
+    reason = is_in_inference(editor, node)
+    if reason is not None:
+        return reason
     if not isinstance(layer, Node) or layer.target not in _CHANNEL_AXIS:
         return Reason(
             "no convolution or linear layer stands before it",
@@ -80,11 +110,6 @@ def _why_not(editor: ProgramEditor, node: Node) -> str | None:  # noqa: PLR0911 
         return Reason(
             f"the weight or bias of {layer.name} is computed, not constant",
             change="store it as a parameter or buffer",
-        )
-    if _is_computed(editor, node.args[1:5]):
-        return Reason(
-            "its weight, bias or statistics are computed, not constant",
-            change="store them as parameters or buffers",
         )
     if layer.target in _TRANSPOSED and len(layer.args) > 6 and layer.args[6] != 1:
         return Reason(
@@ -108,20 +133,9 @@ def _fold(editor: ProgramEditor, node: Node) -> None:
     assert isinstance(layer, Node)
     weight = editor.constant(layer.args[1])
     assert weight is not None
-    channels = node.meta["val"].shape[1]
-    gamma, beta, mean, variance = (
-        default if (value := editor.constant(argument)) is None else value.double()
-        for argument, default in zip(
-            node.args[1:5],
-            (torch.ones(channels), torch.zeros(channels), torch.zeros(channels), torch.ones(channels)),
-            strict=True,
-        )
-    )
-    eps = node.args[7]
-    assert isinstance(eps, float)
-    scale = gamma / torch.sqrt(variance + eps)  # (K,)
+    scale, shift = scale_and_shift(editor, node)
     old_bias = editor.constant(layer.args[2]) if len(layer.args) > 2 else None
-    bias = beta - mean * scale if old_bias is None else (old_bias.double() - mean) * scale + beta
+    bias = shift if old_bias is None else old_bias.double() * scale + shift
 
     shape = [1] * weight.dim()
     shape[_CHANNEL_AXIS[layer.target]] = -1

@@ -12,7 +12,7 @@ from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import Reason
 
 # A folded constant larger than this may not be larger than its inputs: it is stored in every artifact.
-_LARGE_BYTES = 1 << 20
+_LARGE_BYTES = 1 << 22
 
 
 class FoldConstants:
@@ -21,7 +21,7 @@ class FoldConstants:
     Before: `mean (3,) -> view (1, 3, 1, 1) -> sub(x (N, 3, H, W), .)`
     After:  `sub(x, constant (1, 3, 1, 1))`
 
-    Declines when the value would be larger than 1 MB and than its inputs (an expanded table), or when the
+    Declines when the value would be larger than 4 MB and than its inputs (an expanded table), or when the
     operator is random or returns several values.
     """
 

@@ -108,6 +108,6 @@ def _is_noop(node: Node) -> bool:
 
 def _allow_any_layout(editor: ProgramEditor) -> None:
     """Let every view copy where it must: `permute -> contiguous -> view` has lost its `contiguous`."""
-    for node in editor.calls(aten.view.default):
+    for node in editor.calls(aten.view.default, aten._unsafe_view.default):
         node.target = aten.reshape.default
     editor.refresh()

@@ -13,6 +13,7 @@ DATA = {
     "several": "several_inputs",
     "block": "token_rows",
     "tied": "tied_rows",
+    "sums": "mlp_rows",
     "prunable": "textures",
     "outlier": "spikes",
 }
@@ -82,11 +83,14 @@ def test_products_of_the_equalization_are_not_foreseen(predicted, build):
 
 
 def test_operators_outside_the_delegate_are_predicted(predicted):
-    rows = [row for row in predicted("tied", "--format", "pte")["why_not"] if row["stage"] == "emit pte"]
+    coverage = predicted("sums", "--format", "pte")
+    rows = [row for row in coverage["why_not"] if row["stage"] == "emit pte"]
     assert [row["what"] for row in rows] == [
-        f"aten::native_layer_norm ({name})" for name in ("layer_norm", "layer_norm_1", "layer_norm_2")
+        *("aten::cumsum (cumsum)", "aten::cumsum (cumsum_1)"),
+        "aten::pow (pow_1)",
     ]
-    assert all("no rule for it" in row["reason"] and row["change"] for row in rows)
+    assert "no rule for it" in rows[0]["reason"] and "only support int powers" in rows[2]["reason"]
+    assert all(row["change"] for row in rows) and coverage["delegates"] == {"pte": {"xnnpack": 4}}
 
 
 @pytest.mark.parametrize(
@@ -101,13 +105,13 @@ def test_other_precisions(precision, quantized, predicted):
 
 def test_the_text_says_that_it_is_a_prediction(cli, tmp_path):
     common = ("build", f"{SPEC}:block", "--target", "android-arm64", "--calibration", f"{SPEC}:token_rows")
+    outside = cli("build", f"{SPEC}:sums", *common[2:], "--output", tmp_path / "none", "--plan").out
+    assert "pte: 4 xnnpack calls, 3 operators outside the delegate: 2 aten::cumsum, 1 aten::pow" in outside
     shown = cli(*common, "--output", tmp_path / "none", "--plan", "--prune", 0.5, "--min-sqnr-db", 20)
     assert shown.status == 0, shown.err
     lines = shown.out.splitlines()
     start = lines.index("coverage of android-arm64, predicted: 97.0% of MACs and 15 of 22 operators in int8")
-    assert lines[start + 1].startswith(
-        "  pte: 5 xnnpack calls, 15 operators outside the delegate: 4 aten::expand"
-    )
+    assert lines[start + 1].startswith("  pte: 1 xnnpack call, no operators outside the delegate")
     assert lines[start + 3] == "  onnx: only the build tells"
     notes = [line for line in lines[start:] if line.startswith("  note: ")]
     assert ["products" in notes[0], "before pruning" in notes[1], "budget" in notes[2]] == [True] * 3

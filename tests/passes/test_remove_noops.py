@@ -82,3 +82,15 @@ def test_declines_an_output_that_would_alias_an_input():
 
 def test_an_output_that_is_an_input():
     check_pass("remove-noops", Net(lambda _, x: (x, F.dropout(x, training=False) + 1)), X, rewrites=1)
+
+
+def test_a_copy_before_a_view_of_a_decomposed_program():
+    """Writes to views have the whole program decomposed, where `reshape` is a copy and a view of its own."""
+
+    def function(_, x):
+        y = x + 1
+        y[:, 0] += 1
+        return y.permute(0, 2, 3, 1).reshape(2, -1, 2).relu()
+
+    program = check_pass("remove-noops", Net(function), torch.randn(2, 4, 6, 6)).program
+    assert "clone" not in operators(program)

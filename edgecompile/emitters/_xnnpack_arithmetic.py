@@ -1,0 +1,176 @@
+"""Arithmetic in the words that XNNPACK has, with numbers of the type that it computes in."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch.fx import Node
+
+from edgecompile.emitters._xnnpack_reductions import fixed_sizes
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.passes.canonicalize_views import insert_view
+
+aten = torch.ops.aten
+
+
+def hardsigmoid(editor: ProgramEditor, node: Node) -> Node | None:
+    """clamp(x / 6 + 1 / 2, 0, 1); the delegate clamps while it adds."""
+    scaled = editor.insert(node, aten.mul.Tensor, operand(node), 1 / 6)
+    shifted = editor.insert(node, aten.add.Tensor, scaled, 0.5)
+    return editor.insert(node, aten.hardtanh.default, shifted, 0.0, 1.0)
+
+
+def float_number(editor: ProgramEditor, node: Node) -> Node | None:
+    """A whole number beside floats becomes a float: the delegate takes no other."""
+    numbers = [index for index in (0, 1) if type(node.args[index]) is int]
+    if node.kwargs or len(node.args) != 2 or not numbers or node.meta["val"].dtype != torch.float32:
+        return None
+    arguments = [float(item) if type(item) is int else item for item in node.args]
+    return editor.insert(node, node.target, *arguments)  # type: ignore[arg-type]
+
+
+def power(editor: ProgramEditor, node: Node) -> Node | None:
+    """Squares as products, roots by name."""
+    source, exponent = operand(node), node.args[1]
+    if exponent == 2:
+        return editor.insert(node, aten.mul.Tensor, source, source)
+    if exponent == 3:
+        square = editor.insert(node, aten.mul.Tensor, source, source)
+        return editor.insert(node, aten.mul.Tensor, square, source)
+    names = {0.5: aten.sqrt.default, -0.5: aten.rsqrt.default}
+    return editor.insert(node, names[exponent], source) if exponent in names else None  # type: ignore[index]
+
+
+def softplus(editor: ProgramEditor, node: Node) -> Node | None:
+    """log(1 + exp(x))."""
+    return _insert_softplus(editor, node) if len(node.args) == 1 and not node.kwargs else None
+
+
+def mish(editor: ProgramEditor, node: Node) -> Node | None:
+    """X * tanh(log(1 + exp(x))) (Misra 2019)."""
+    gate = editor.insert(node, aten.tanh.default, _insert_softplus(editor, node))
+    return editor.insert(node, aten.mul.Tensor, operand(node), gate)
+
+
+def gelu(editor: ProgramEditor, node: Node) -> Node | None:
+    """The approximation with tanh, as x * sigmoid(2 u): the delegate computes the exact one for both.
+
+    u = sqrt(2 / pi) * (x + 0.044715 x^3) (Hendrycks and Gimpel 2016).
+    """
+    if node.kwargs.get("approximate") != "tanh":
+        return None
+    source, factor = operand(node), 2 * math.sqrt(2 / math.pi)
+    square = editor.insert(node, aten.mul.Tensor, source, source)
+    scaled = editor.insert(node, aten.mul.Tensor, square, 0.044715 * factor)
+    slope = editor.insert(node, aten.add.Tensor, scaled, factor)
+    gate = editor.insert(node, aten.sigmoid.default, editor.insert(node, aten.mul.Tensor, source, slope))
+    return editor.insert(node, aten.mul.Tensor, source, gate)
+
+
+def elu(editor: ProgramEditor, node: Node) -> Node | None:
+    """max(x, 0) + alpha * (exp(min(x, 0)) - 1) (Clevert et al. 2015)."""
+    alpha = node.args[1] if len(node.args) > 1 else 1
+    if len(node.args) > 2 or node.kwargs:
+        return None
+    source = operand(node)
+    positive = editor.insert(node, aten.relu.default, source)
+    negative = editor.insert(node, aten.sub.Tensor, source, positive)
+    below = editor.insert(node, aten.sub.Tensor, editor.insert(node, aten.exp.default, negative), 1.0)
+    if alpha != 1:
+        below = editor.insert(node, aten.mul.Tensor, below, float(cast("float", alpha)))
+    return editor.insert(node, aten.add.Tensor, positive, below)
+
+
+def _insert_softplus(editor: ProgramEditor, node: Node) -> Node:
+    """Insert max(x, 0) + log(1 + exp(-|x|)), which does not overflow."""
+    source = operand(node)
+    magnitude = editor.insert(node, aten.abs.default, source)
+    tail = editor.insert(node, aten.exp.default, editor.insert(node, aten.neg.default, magnitude))
+    logarithm = editor.insert(node, aten.log.default, editor.insert(node, aten.add.Tensor, tail, 1.0))
+    return editor.insert(node, aten.add.Tensor, editor.insert(node, aten.relu.default, source), logarithm)
+
+
+def average_pool(editor: ProgramEditor, node: Node) -> Node | None:
+    """Pooling that counts its padding is a depthwise convolution; cut windows are scaled up after it."""
+    source = operand(node)
+    sizes, result = fixed_sizes(source), fixed_sizes(node)
+    given = [*node.args[1:], *[None] * 6]
+    kernel = _pair(given[0])
+    stride = _pair(given[1]) if given[1] else kernel
+    padding = _pair(given[2] or 0)
+    counts_padding = given[4] is not False
+    is_plain = not given[3] and (not counts_padding or padding == (0, 0))
+    if is_plain or given[5] is not None or node.kwargs or sizes is None or result is None or len(sizes) != 4:
+        return None
+    # As far as the last window reaches, which in ceil mode may be beyond the padding.
+    reach = [(result[2 + axis] - 1) * stride[axis] + kernel[axis] for axis in (0, 1)]
+    beyond = [max(reach[axis] - sizes[2 + axis] - 2 * padding[axis], 0) for axis in (0, 1)]
+    if any(beyond):
+        pads = [padding[1], padding[1] + beyond[1], padding[0], padding[0] + beyond[0]]
+        source = editor.insert(node, aten.constant_pad_nd.default, source, pads, 0.0)
+    channels, area = sizes[1], math.prod(kernel)
+    weight = editor.add_constant(f"{node.name}_weight", torch.full((channels, 1, *kernel), 1 / area))
+    margins = [0, 0] if any(beyond) else list(padding)
+    value = editor.insert(
+        node, aten.conv2d.default, source, weight, None, list(stride), margins, [1, 1], channels
+    )
+    inside = torch.ones(1, 1, *sizes[2:])
+    counted = _counted(inside, kernel, stride, padding, beyond, counts_padding=counts_padding)
+    if bool((counted == area).all()):
+        return value
+    factors = editor.add_constant(f"{node.name}_factors", area / counted)
+    return editor.insert(node, aten.mul.Tensor, value, factors)
+
+
+def _counted(
+    inside: torch.Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    beyond: list[int],
+    *,
+    counts_padding: bool,
+) -> torch.Tensor:
+    """Return how many values each window's mean is over, (1, 1, H', W')."""
+    margin = float(counts_padding)
+    padded = torch.nn.functional.pad(inside, [padding[1], padding[1], padding[0], padding[0]], value=margin)
+    padded = torch.nn.functional.pad(padded, [0, beyond[1], 0, beyond[0]])
+    return torch.nn.functional.conv2d(padded, torch.ones(1, 1, *kernel), stride=stride).round()
+
+
+def _pair(value: object) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    first, *rest = cast("list[int]", value)
+    return first, rest[0] if rest else first
+
+
+def average_pool_1d(editor: ProgramEditor, node: Node) -> Node | None:
+    """Pooling along one axis is pooling of a picture with one row."""
+    sizes, result = fixed_sizes(operand(node)), fixed_sizes(node)
+    if sizes is None or result is None or len(sizes) != 3:
+        return None
+    arguments = [[1, *item] if isinstance(item, list) else item for item in node.args[1:]]
+    if len(arguments) > 2:
+        arguments[2] = [0, *cast("list[int]", node.args[3])]
+    picture = insert_view(editor, node, operand(node), [*sizes[:2], 1, sizes[2]])
+    pooled = editor.insert(node, aten.avg_pool2d.default, picture, *arguments)
+    return insert_view(editor, node, average_pool(editor, pooled) or pooled, result)
+
+
+def largest(editor: ProgramEditor, node: Node) -> Node | None:
+    """The largest along the last axis as max pooling of a window of that length."""
+    sizes, result = fixed_sizes(operand(node)), fixed_sizes(node)
+    axes = [axis % len(shape_of(operand(node))) for axis in cast("list[int]", node.args[1])]
+    if sizes is None or result is None or node.meta["val"].dtype != torch.float32 or 0 in axes:
+        return None
+    kept = [axis for axis in range(len(sizes)) if axis not in axes]
+    source = operand(node)
+    if [*kept, *axes] != list(range(len(sizes))):
+        source = editor.insert(node, aten.permute.default, source, [*kept, *axes])
+    outer, length = [sizes[axis] for axis in kept], math.prod(sizes[axis] for axis in axes)
+    picture = insert_view(editor, node, source, [outer[0], 1, math.prod(outer[1:]), length])
+    pooled = editor.insert(node, aten.max_pool2d.default, picture, [1, length], [1, length])
+    return insert_view(editor, node, pooled, result)

@@ -1,0 +1,103 @@
+"""Attention and matrix products as batched products of three axes, the only ones that XNNPACK has."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from torch.fx import Node
+
+from edgecompile.emitters._xnnpack_reductions import fixed_sizes
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.passes.canonicalize_views import insert_view
+
+aten = torch.ops.aten
+
+
+def attention(editor: ProgramEditor, node: Node) -> Node | None:
+    """softmax(q k^T * scale + mask) v (Vaswani et al. 2017), the scale on the smaller of q and the scores."""
+    query, key, value = (operand(node, index) for index in range(3))
+    given: dict[str, Any] = dict(zip(("attn_mask", "dropout_p", "is_causal"), node.args[3:], strict=False))
+    given |= node.kwargs
+    mask, scale = given.get("attn_mask"), given.get("scale")
+    is_boolean = isinstance(mask, Node) and mask.meta["val"].dtype != torch.float32
+    if given.get("dropout_p") or given.get("enable_gqa") or is_boolean or _sizes(query, key, value) is None:
+        return None
+    if given.get("is_causal"):
+        mask = _causal_mask(editor, node, query, key)
+    width = shape_of(query)[-1]
+    factor = 1 / math.sqrt(int(width)) if scale is None else scale
+    rank = len(shape_of(key))
+    turned = editor.insert(node, aten.permute.default, key, [*range(rank - 2), rank - 1, rank - 2])
+    scores = _product(editor, node, editor.insert(node, aten.mul.Tensor, query, factor), turned)
+    if mask is not None:
+        scores = editor.insert(node, aten.add.Tensor, scores, mask)
+    return _product(editor, node, _insert_softmax(editor, node, scores), value)
+
+
+def _causal_mask(editor: ProgramEditor, node: Node, query: Node, key: Node) -> Node:
+    rows, columns = int(shape_of(query)[-2]), int(shape_of(key)[-2])
+    mask = torch.full((rows, columns), -math.inf).triu(1)
+    return editor.add_constant(f"{node.name}_causal_mask", mask)
+
+
+def matmul(editor: ProgramEditor, node: Node) -> Node | None:
+    """A product of more than three axes, or with other leading axes, with views around a `bmm`."""
+    left, right = operand(node), operand(node, 1)
+    if _sizes(left, right) is None or node.meta["val"].dtype != torch.float32:
+        return None
+    if shape_of(left)[:-2] != shape_of(right)[:-2] or len(shape_of(left)) < 3:
+        return None
+    return _product(editor, node, left, right)
+
+
+def softmax(editor: ProgramEditor, node: Node) -> Node | None:
+    """A softmax over another axis than the last moves that axis to the end, and back.
+
+    With four axes ExecuTorch 1.5.1 takes it for a picture: after a convolution, whose result lies in memory
+    with its channels last, the delegate then computes the softmax over those. So it has three at most.
+    """
+    source, axis = operand(node), cast("int", node.args[1])
+    rank = len(shape_of(source))
+    axis %= rank
+    if (axis == rank - 1 and rank < 4) or fixed_sizes(source) is None:
+        return None
+    order = [*(other for other in range(rank) if other != axis), axis]
+    if axis != rank - 1:
+        source = editor.insert(node, aten.permute.default, source, order)
+    result = _insert_softmax(editor, node, source)
+    if axis == rank - 1:
+        return result
+    return editor.insert(node, aten.permute.default, result, [order.index(other) for other in range(rank)])
+
+
+def _insert_softmax(editor: ProgramEditor, node: Node, source: Node) -> Node:
+    """Insert a softmax over the last axis."""
+    sizes = fixed_sizes(source)
+    assert sizes is not None
+    if len(sizes) < 4:
+        return editor.insert(node, aten.softmax.int, source, -1)
+    rows = insert_view(editor, node, source, [sizes[0], math.prod(sizes[1:-1]), sizes[-1]])
+    return insert_view(editor, node, editor.insert(node, aten.softmax.int, rows, -1), sizes)
+
+
+def _sizes(*nodes: Node) -> list[list[int]] | None:
+    sizes = [fixed_sizes(node) for node in nodes]
+    return None if any(item is None for item in sizes) else sizes  # type: ignore[return-value]
+
+
+def _product(editor: ProgramEditor, node: Node, left: Node, right: Node) -> Node:
+    """Insert `left (..., M, K) @ right (..., K, N)`, whose leading axes are the same."""
+    rows, columns = fixed_sizes(left), fixed_sizes(right)
+    assert rows is not None
+    assert columns is not None
+    if len(rows) == 3:
+        return editor.insert(node, aten.bmm.default, left, right)
+    batch = -1 if rows[0] == -1 else math.prod(rows[:-2])
+    flat = [
+        insert_view(editor, node, item, [batch, *sizes[-2:]])
+        for item, sizes in ((left, rows), (right, columns))
+    ]
+    product = editor.insert(node, aten.bmm.default, *flat)
+    return insert_view(editor, node, product, [*rows[:-1], columns[-1]])

@@ -1,0 +1,165 @@
+"""What moves values without computing, as the slices, views and concatenations that XNNPACK has."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch.fx import Node
+
+from edgecompile.emitters._xnnpack_reductions import fixed_sizes
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.passes.canonicalize_views import insert_view
+
+aten = torch.ops.aten
+
+# XNNPACK's tensors have at most six axes.
+_MOST_AXES = 6
+# Each part is an input of a concatenation.
+_MOST_PARTS = 16
+
+
+def strided_slice(editor: ProgramEditor, node: Node) -> Node | None:
+    """Every k-th value along an axis: a view that puts k beside each other, and a slice of one of them.
+
+    Before: x (N, 8) -> slice(1, 1, end, step 2) -> (N, 4)
+    After:  x -> view (N, 4, 2) -> slice(2, 1, 2) -> view (N, 4)
+    """
+    source, step = operand(node), node.args[4] if len(node.args) > 4 else 1
+    sizes, result = fixed_sizes(source), fixed_sizes(node)
+    if step == 1 or not isinstance(step, int) or sizes is None or result is None or len(sizes) >= _MOST_AXES:
+        return None
+    axis, start, end = (cast("int", item) for item in node.args[1:4])
+    axis %= len(sizes)
+    size = sizes[axis]
+    start, end = (min(max(item + size if item < 0 else item, 0), size) for item in (start, end))
+    if size % step or start >= step or end <= size - step + start:
+        return None  # it leaves some out at an end
+    apart = insert_view(editor, node, source, [*sizes[:axis], size // step, step, *sizes[axis + 1 :]])
+    chosen = editor.insert(node, aten.slice.Tensor, apart, axis + 1, start, start + 1)
+    return insert_view(editor, node, chosen, result)
+
+
+def roll(editor: ProgramEditor, node: Node) -> Node | None:
+    """A cyclic shift: along each axis the two parts change places."""
+    shifts, axes = (cast("list[int]", item) for item in (*node.args[1:], [])[:2])
+    source = operand(node)
+    if fixed_sizes(source) is None or len(axes) != len(shifts) or not axes:
+        return None
+    for axis, shift in zip(axes, shifts, strict=True):
+        size = cast("int", shape_of(source)[axis])
+        cut = size - shift % size
+        if not isinstance(size, int) or cut == size:
+            continue
+        ends = [
+            editor.insert(node, aten.slice.Tensor, source, axis, *part) for part in ((cut, size), (0, cut))
+        ]
+        source = editor.insert(node, aten.cat.default, ends, axis % len(shape_of(node)))
+    return source
+
+
+def flip(editor: ProgramEditor, node: Node) -> Node | None:
+    """Slices in reverse order, where they are few."""
+    source, axes = operand(node), cast("list[int]", node.args[1])
+    for axis in axes:
+        size = shape_of(source)[axis]
+        if not isinstance(size, int) or size > _MOST_PARTS:
+            return None
+        parts = [
+            editor.insert(node, aten.slice.Tensor, source, axis, at, at + 1) for at in reversed(range(size))
+        ]
+        source = editor.insert(node, aten.cat.default, parts, axis % len(shape_of(node)))
+    return source
+
+
+def expand(editor: ProgramEditor, node: Node) -> Node | None:
+    """Copies along the axes that had one value: a product with ones, which the delegate broadcasts."""
+    source = operand(node)
+    sizes, result = fixed_sizes(source), fixed_sizes(node)
+    if sizes is None or result is None or node.meta["val"].dtype != torch.float32:
+        return None
+    if len(sizes) < len(result):
+        sizes = [*[1] * (len(result) - len(sizes)), *sizes]
+        source = insert_view(editor, node, source, sizes)
+    if sizes[0] != result[0] and result[0] == -1:
+        return None
+    return _copied(
+        editor, node, source, [1 if one == two else two for one, two in zip(sizes, result, strict=True)]
+    )
+
+
+def _copied(editor: ProgramEditor, node: Node, source: Node, copies: list[int]) -> Node:
+    ones = editor.add_constant(f"{node.name}_copies", torch.ones(copies))
+    return editor.insert(node, aten.mul.Tensor, source, ones)
+
+
+def nearest(editor: ProgramEditor, node: Node) -> Node | None:
+    """Nearest-neighbour upsampling by whole numbers: copies beside each value.
+
+    Before: x (N, C, H, W) -> upsample_nearest2d -> (N, C, 2H, 2W)
+    After:  x -> view (N, C, H, 1, W, 1) -> mul(ones (1, 1, 1, 2, 1, 2)) -> view
+    """
+    source = operand(node)
+    sizes, result = fixed_sizes(source), fixed_sizes(node)
+    if sizes is None or result is None:
+        return None
+    batch, channels, height, width = sizes
+    rows, columns = (after // before for before, after in zip((height, width), result[2:], strict=True))
+    if [height * rows, width * columns] != result[2:]:
+        return None
+    apart = insert_view(editor, node, source, [batch, channels, height, 1, width, 1])
+    return insert_view(editor, node, _copied(editor, node, apart, [1, 1, 1, rows, 1, columns]), result)
+
+
+def pad(editor: ProgramEditor, node: Node) -> Node | None:
+    """Padding with what is inside: slices of it, before and after."""
+    mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+    source, margins = operand(node), cast("list[int]", node.args[1])
+    sizes = fixed_sizes(source)
+    if (
+        mode not in ("reflect", "replicate")
+        or sizes is None
+        or min(margins) < 0
+        or max(margins) > _MOST_PARTS
+    ):
+        return None
+    for place in range(0, len(margins), 2):
+        axis = len(sizes) - 1 - place // 2
+        before, after = margins[place : place + 2]
+        if before or after:
+            source = _padded(editor, node, source, axis, (before, after), reflects=mode == "reflect")
+    return source
+
+
+def _padded(
+    editor: ProgramEditor, node: Node, source: Node, axis: int, margins: tuple[int, int], *, reflects: bool
+) -> Node:
+    size = cast("int", shape_of(source)[axis])
+    first = [(at if reflects else 0) for at in range(margins[0], 0, -1)]
+    last = [size - 1 - (at if reflects else 0) for at in range(1, margins[1] + 1)]
+    parts = [editor.insert(node, aten.slice.Tensor, source, axis, at, at + 1) for at in (*first, *last)]
+    return editor.insert(node, aten.cat.default, [*parts[: len(first)], source, *parts[len(first) :]], axis)
+
+
+def pixel_shuffle(editor: ProgramEditor, node: Node) -> Node | None:
+    """Channels become pixels (Shi et al. 2016): a view, a permute and a view."""
+    sizes, result, factor = fixed_sizes(operand(node)), fixed_sizes(node), cast("int", node.args[1])
+    if sizes is None or result is None or len(sizes) != 4:
+        return None
+    batch, channels, height, width = sizes
+    apart = [batch, channels // factor**2, factor, factor, height, width]
+    value: Any = insert_view(editor, node, operand(node), apart)
+    value = editor.insert(node, aten.permute.default, value, [0, 1, 4, 2, 5, 3])
+    return insert_view(editor, node, value, result)
+
+
+def pixel_unshuffle(editor: ProgramEditor, node: Node) -> Node | None:
+    """Pixels become channels: the reverse of `pixel_shuffle`."""
+    sizes, result, factor = fixed_sizes(operand(node)), fixed_sizes(node), cast("int", node.args[1])
+    if sizes is None or result is None or len(sizes) != 4:
+        return None
+    batch, channels, height, width = sizes
+    apart = [batch, channels, height // factor, factor, width // factor, factor]
+    value: Any = insert_view(editor, node, operand(node), apart)
+    value = editor.insert(node, aten.permute.default, value, [0, 1, 3, 5, 2, 4])
+    return insert_view(editor, node, value, result)

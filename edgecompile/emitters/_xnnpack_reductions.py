@@ -1,0 +1,150 @@
+"""Sums and means over any axes in forms that XNNPACK has: it computes means over height and width alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch.fx import Node
+
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.passes.canonicalize_views import insert_view
+
+aten = torch.ops.aten
+
+# As a matrix product, a mean stores a row of this many weights, all the same; longer ones take a pooling.
+_LONGEST_ROW = 4096
+# A sum of so few is made of slices.
+_FEW = 4
+
+
+def fixed_sizes(node: Node) -> list[int] | None:
+    """Return a shape, -1 for a dynamic batch; None where another size is dynamic."""
+    sizes = [size if isinstance(size, int) else -1 for size in shape_of(node)]
+    return None if -1 in sizes[1:] else sizes
+
+
+def mean(editor: ProgramEditor, node: Node) -> Node | None:
+    """A mean over other axes than height and width, or one that drops them."""
+    source, axes = operand(node), _axes(node)
+    if node.kwargs.get("dtype") or (
+        len(shape_of(source)) == 4 and axes == [2, 3] and node.args[2:] == (True,)
+    ):
+        return None
+    return _shaped(editor, node, insert_mean(editor, node, source, axes))
+
+
+def total(editor: ProgramEditor, node: Node) -> Node | None:
+    """A sum: of few slices, or the mean times their number."""
+    source, axes = operand(node), _axes(node)
+    if node.kwargs.get("dtype") or fixed_sizes(source) is None or source.meta["val"].dtype != torch.float32:
+        return None
+    if len(axes) == 1 and 1 < int(shape_of(source)[axes[0]]) <= _FEW and axes != [0]:
+        parts = [
+            editor.insert(node, aten.slice.Tensor, source, axes[0], index, index + 1)
+            for index in range(int(shape_of(source)[axes[0]]))
+        ]
+        result = parts[0]
+        for part in parts[1:]:
+            result = editor.insert(node, aten.add.Tensor, result, part)
+        return _shaped(editor, node, result)
+    return _shaped(editor, node, _insert_sum(editor, node, source, axes))
+
+
+def vector_norm(editor: ProgramEditor, node: Node) -> Node | None:
+    """sqrt(sum(x^2)), the norm of order 2."""
+    order = node.args[1] if len(node.args) > 1 else 2
+    if order != 2 or node.kwargs.get("dtype") or len(node.args) < 3 or node.args[2] is None:
+        return None
+    axes = _axes(node, 2)
+    square = editor.insert(node, aten.mul.Tensor, operand(node), operand(node))
+    result = _insert_sum(editor, node, square, axes)
+    return _shaped(editor, node, result and editor.insert(node, aten.sqrt.default, result))
+
+
+def variance(editor: ProgramEditor, node: Node) -> Node | None:
+    """mean((x - mean)^2) with Bessel's correction."""
+    source, axes = operand(node), _axes(node)
+    is_correction = node.target is aten.var.correction
+    correction: Any = node.kwargs.get("correction") if is_correction else 0
+    if node.target is aten.var.dim:
+        correction = int(cast("bool", node.args[2])) if len(node.args) > 2 else 1
+    average = insert_mean(editor, node, source, axes)
+    if average is None:
+        return None
+    centred = editor.insert(node, aten.sub.Tensor, source, average)
+    square = editor.insert(node, aten.mul.Tensor, centred, centred)
+    result = insert_mean(editor, node, square, axes)
+    count = _count(source, axes)
+    correction = 1 if correction is None else correction
+    if result is not None and correction:
+        result = editor.insert(node, aten.mul.Tensor, result, count / (count - correction))
+    return _shaped(editor, node, result)
+
+
+def insert_mean(editor: ProgramEditor, before: Node, source: Node, axes: Sequence[int]) -> Node | None:
+    """Insert the mean over some axes, which stay with size 1; None where only ExecuTorch can compute it.
+
+    Over the last axes it is a product with a row of 1 / length, over the channels of a picture a 1x1
+    convolution; other axes are moved to the end first.
+    """
+    sizes = fixed_sizes(source)
+    rank = len(shape_of(source))
+    reduced = sorted(axis % rank for axis in axes)
+    if sizes is None or 0 in reduced or not reduced or source.meta["val"].dtype != torch.float32:
+        return None
+    if rank == 4 and reduced == [2, 3]:
+        return editor.insert(before, aten.mean.dim, source, [2, 3], True)
+    if rank == 4 and reduced == [1]:
+        return _over_channels(editor, before, source, sizes[1])
+    kept = [axis for axis in range(rank) if axis not in reduced]
+    if [*kept, *reduced] != list(range(rank)):
+        source = editor.insert(before, aten.permute.default, source, [*kept, *reduced])
+    length = math.prod(sizes[axis] for axis in reduced)
+    result = _over_rows(editor, before, source, [sizes[axis] for axis in kept], length)
+    shape = [1 if axis in reduced else size for axis, size in enumerate(sizes)]
+    return insert_view(editor, before, result, shape)
+
+
+def _over_channels(editor: ProgramEditor, before: Node, source: Node, channels: int) -> Node:
+    weight = editor.add_constant(f"{before.name}_mean_weight", torch.full((1, channels, 1, 1), 1 / channels))
+    return editor.insert(before, aten.conv2d.default, source, weight)
+
+
+def _over_rows(editor: ProgramEditor, before: Node, source: Node, outer: list[int], length: int) -> Node:
+    """Insert the mean over the last axes, (*outer, length) in all; it has the shape (*outer, 1) or alike."""
+    if length <= _LONGEST_ROW:
+        rows = insert_view(editor, before, source, [*outer, length])
+        weight = editor.add_constant(f"{before.name}_mean_weight", torch.full((1, length), 1 / length))
+        return editor.insert(before, aten.linear.default, rows, weight)
+    height = next(size for size in range(math.isqrt(length), 0, -1) if length % size == 0)
+    shape = [outer[0], math.prod(outer[1:]), height, length // height]
+    picture = insert_view(editor, before, source, shape)
+    return editor.insert(before, aten.mean.dim, picture, [2, 3], True)
+
+
+def _insert_sum(editor: ProgramEditor, node: Node, source: Node, axes: list[int]) -> Node | None:
+    average = insert_mean(editor, node, source, axes)
+    return average and editor.insert(node, aten.mul.Tensor, average, float(_count(source, axes)))
+
+
+def _count(source: Node, axes: list[int]) -> int:
+    return math.prod(int(shape_of(source)[axis]) for axis in axes)
+
+
+def _axes(node: Node, position: int = 1) -> list[int]:
+    """Return the axes that a reduction is over, from 0 up, in order."""
+    rank = len(shape_of(operand(node)))
+    given: Any = node.args[position] if len(node.args) > position else node.kwargs.get("dim")
+    axes = range(rank) if given is None or given == [] else [given] if isinstance(given, int) else given
+    return sorted(axis % rank for axis in axes)
+
+
+def _shaped(editor: ProgramEditor, node: Node, result: Node | None) -> Node | None:
+    """Return a reduction that kept its axes in the shape of the node."""
+    sizes = fixed_sizes(node)
+    if result is None or sizes is None:
+        return None
+    return result if len(shape_of(result)) == len(sizes) else insert_view(editor, node, result, sizes)

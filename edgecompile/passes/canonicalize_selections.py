@@ -1,0 +1,124 @@
+"""Express split, chunk, unbind and select as slices, the one selection that every engine has."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import cast
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
+from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.passes.canonicalize_views import insert_view, static_sizes
+from edgecompile.program import Reason
+
+aten = torch.ops.aten
+_SPLITS = (
+    aten.split.Tensor,
+    aten.split_with_sizes.default,
+    aten.split.sizes,
+    aten.chunk.default,
+    aten.unbind.int,
+)
+_DYNAMIC = Reason("more than one size of its result is dynamic", change="fix all sizes but the batch")
+
+
+class CanonicalizeSelections:
+    """Rewrite what takes a part of a tensor along one axis.
+
+    Before: `x (N, 3C, H, W) -> chunk(3, 1) -> [0], [1], [2]`
+    After:  `x -> slice(1, 0, C)`, `x -> slice(1, C, 2C)`, `x -> slice(1, 2C, 3C)`
+
+    Before: `x (3, N, C) -> unbind(0) -> [1] -> (N, C)`, or `x -> select(0, 1) -> (N, C)`
+    After:  `x -> slice(0, 1, 2) -> view (N, C)`
+
+    Declines when the size along the axis is dynamic, when more than one size of the result is, or when the
+    parts are returned as they are.
+    """
+
+    def run(self, program: ExportedProgram) -> PassOutcome:
+        """Return the program with slices only."""
+        editor = ProgramEditor(program)
+        declined = []
+        for node in editor.calls(*_SPLITS, aten.select.int):
+            reason = _why_not(node)
+            if reason is None and node.target is aten.select.int:
+                _replace_select(editor, node)
+            elif reason is None:
+                _replace_split(editor, node)
+            else:
+                declined.append(decline(node, reason, what=operator_name(node)))
+        return outcome(editor, declined)
+
+
+def _why_not(node: Node) -> str | None:
+    source = operand(node)
+    if not isinstance(shape_of(source)[_axis(node)], int):
+        return Reason(
+            "the size of the axis that it splits is dynamic", change="split an axis of a fixed size"
+        )
+    if node.target is aten.select.int:
+        if not isinstance(node.args[2], int):
+            return Reason("what it selects is computed", change="select with a number")
+        return None if static_sizes(node) is not None else _DYNAMIC
+    if any(user.target is not operator.getitem for user in node.users):
+        return Reason("its parts are not read one by one", change="unpack what it returns")
+    if node.target is aten.unbind.int and any(static_sizes(user) is None for user in node.users):
+        return _DYNAMIC
+    return None
+
+
+def _axis(node: Node) -> int:
+    """Return the axis, from 0 up."""
+    rank = len(shape_of(operand(node)))
+    position = 1 if node.target in (aten.unbind.int, aten.select.int) else 2
+    axis = node.args[position] if len(node.args) > position else node.kwargs.get("dim", 0)
+    return cast("int", axis) % max(rank, 1)
+
+
+def _replace_select(editor: ProgramEditor, node: Node) -> None:
+    source, axis = operand(node), _axis(node)
+    index = cast("int", node.args[2]) % cast("int", shape_of(source)[axis])
+    editor.replace(node, _without_axis(editor, node, axis, index))
+
+
+def _replace_split(editor: ProgramEditor, node: Node) -> None:
+    axis, drops_axis = _axis(node), node.target is aten.unbind.int
+    bounds = list(_bounds(node))
+    for user in list(node.users):
+        start, stop = bounds[cast("int", user.args[1])]
+        if not user.users:
+            editor.graph.erase_node(user)
+        elif drops_axis:
+            editor.replace(user, _without_axis(editor, user, axis, start, operand(node)))
+        else:
+            editor.replace(user, _slice(editor, user, operand(node), axis, (start, stop)))
+    editor.graph.erase_node(node)
+
+
+def _bounds(node: Node) -> Iterator[tuple[int, int]]:
+    """Yield where each part begins and ends along the axis."""
+    sizes = [1 if node.target is aten.unbind.int else item.shape[_axis(node)] for item in node.meta["val"]]
+    ends = accumulate(sizes)
+    return ((end - size, end) for size, end in zip(sizes, ends, strict=True))
+
+
+def _slice(editor: ProgramEditor, before: Node, source: Node, axis: int, bounds: tuple[int, int]) -> Node:
+    if bounds == (0, shape_of(source)[axis]):
+        return source
+    return editor.insert(before, aten.slice.Tensor, source, axis, *bounds)
+
+
+def _without_axis(
+    editor: ProgramEditor, node: Node, axis: int, index: int, source: Node | None = None
+) -> Node:
+    """Insert the slice of one index along an axis, and the view that drops the axis."""
+    sizes = static_sizes(node)
+    assert sizes is not None
+    part = _slice(editor, node, source or operand(node), axis, (index, index + 1))
+    return insert_view(editor, node, part, sizes)

@@ -1,0 +1,135 @@
+"""Operators that XNNPACK lacks: each is in the one delegate of its `.pte`, and computes what torch does."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+from edgecompile.capture import capture
+from edgecompile.emitters.executorch import Executorch
+from edgecompile.engines.executorch import Executorch as Engine
+from edgecompile.graph_pass import run_passes
+from edgecompile.program import QuantizedProgram, SourceModel
+from edgecompile.target import load_target
+
+TARGET = load_target("linux-x86-64")
+
+WEIGHT, BIAS = torch.linspace(0.5, 2, 8), torch.linspace(-1, 1, 8)
+TOKENS, PICTURE, HEADS = (2, 6, 8), (1, 8, 6, 4), (1, 2, 6, 8)
+
+FORMS = {
+    "layer norm": (
+        TOKENS,
+        lambda x: F.layer_norm(x, (8,), WEIGHT, BIAS),
+    ),
+    "layer norm of two axes": (TOKENS, lambda x: F.layer_norm(x, (6, 8), eps=1e-3)),
+    "layer norm of channels": (
+        PICTURE,
+        lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,), WEIGHT).permute(0, 3, 1, 2),
+    ),
+    "rms norm": (TOKENS, lambda x: F.rms_norm(x, (8,), WEIGHT)),
+    "group norm": (
+        PICTURE,
+        lambda x: F.group_norm(x, 2, WEIGHT, BIAS),
+    ),
+    "group norm of many": ((2, 4, 80, 64), lambda x: F.group_norm(x, 1)),
+    "attention": (HEADS, lambda x: F.scaled_dot_product_attention(x, x + 1, x * 2)),
+    "attention with a scale": (HEADS, lambda x: F.scaled_dot_product_attention(x, x, x, scale=0.2)),
+    "causal attention": (HEADS, lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True)),
+    "masked attention": (
+        HEADS,
+        lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.linspace(-3, 3, 36).reshape(6, 6)),
+    ),
+    "matmul of four axes": (HEADS, lambda x: x @ x.transpose(-1, -2)),
+    "softmax of channels": (PICTURE, lambda x: x.softmax(1)),
+    "softmax of a convolution": (
+        PICTURE,
+        lambda x: F.conv2d(x, WEIGHT.reshape(8, 1, 1, 1), groups=8).softmax(-1),
+    ),
+    "mean of channels": (PICTURE, lambda x: x.mean(1, keepdim=True)),
+    "mean of tokens": (TOKENS, lambda x: x.mean(1)),
+    "mean of the last axis": (TOKENS, lambda x: x.mean(-1)),
+    "mean of height": (PICTURE, lambda x: x.mean(2, keepdim=True)),
+    "sum of two": ((1, 2, 3, 4), lambda x: x.sum(1)),
+    "sum of many": (TOKENS, lambda x: x.sum((1, 2), keepdim=True)),
+    "norm": (PICTURE, lambda x: torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)),
+    "variance": (TOKENS, lambda x: x.var(-1, keepdim=True)),
+    "biased variance": (TOKENS, lambda x: x.var(1, unbiased=False)),
+    "largest": (TOKENS, lambda x: x.amax(1)),
+    "largest of two axes": (PICTURE, lambda x: x.amax((2, 3))),
+    "every other": (TOKENS, lambda x: x[..., ::2] - x[..., 1::2]),
+    "roll": (PICTURE, lambda x: torch.roll(x, (1, -2), (2, 3))),
+    "flip": (PICTURE, lambda x: x.flip(-1)),
+    "expand": ((1, 1, 3), lambda x: torch.cat([x.expand(1, 4, 3), x], 1)),
+    "nearest": (PICTURE, lambda x: F.interpolate(x, scale_factor=2)),
+    "nearest of one axis": (PICTURE, lambda x: F.interpolate(x, size=(18, 4))),
+    "reflections": (PICTURE, lambda x: F.pad(x, (1, 2, 2, 0), mode="reflect")),
+    "replicas": (PICTURE, lambda x: F.pad(x, (1, 1, 0, 2), mode="replicate")),
+    "pixel shuffle": (PICTURE, lambda x: F.pixel_shuffle(x, 2)),
+    "pixel unshuffle": (PICTURE, lambda x: F.pixel_unshuffle(x, 2)),
+    "hard sigmoid": (TOKENS, lambda x: F.hardsigmoid(3 * x)),
+    "whole numbers": (TOKENS, lambda x: (x * 2 + 1) / 3 - 4),
+    "powers": (TOKENS, lambda x: x**2 + x**3),
+    "roots": (TOKENS, lambda x: (x.abs() + 1) ** 0.5),
+    "elu": (TOKENS, lambda x: F.elu(x) + F.elu(x, 0.5)),
+    "mish": (TOKENS, F.mish),
+    "silu": (PICTURE, F.silu),
+    "gelu": (TOKENS, F.gelu),
+    "gelu by tanh": (TOKENS, lambda x: F.gelu(x, approximate="tanh")),
+    "hard swish": (PICTURE, lambda x: F.hardswish(3 * x)),
+    "leaky relu": (PICTURE, lambda x: F.leaky_relu(x, 0.2)),
+    "bilinear": (PICTURE, lambda x: F.interpolate(x, scale_factor=2, mode="bilinear")),
+    "bilinear to the corners": (
+        PICTURE,
+        lambda x: F.interpolate(x, size=(9, 5), mode="bilinear", align_corners=True),
+    ),
+    "maximum": (PICTURE, lambda x: torch.maximum(x, 0.5 - x) + torch.minimum(x, 0.1 * x)),
+    "sines": (TOKENS, lambda x: x.sin() + x.cos()),
+    "softplus": (TOKENS, lambda x: F.softplus(10 * x)),
+    "pooling that counts its padding": (PICTURE, lambda x: F.avg_pool2d(x, 3, 1, 1)),
+    "pooling that does not": (PICTURE, lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)),
+    "pooling in ceil mode": ((1, 3, 7, 8), lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True)),
+    "padded pooling in ceil mode": (
+        (1, 3, 7, 8),
+        lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
+    ),
+    "counted pooling in ceil mode": ((1, 3, 8, 6), lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True)),
+    "pooling of one axis": ((2, 3, 8), lambda x: F.avg_pool1d(x, 2)),
+    "parts": (TOKENS, lambda x: sum(part * (at + 1) for at, part in enumerate(x.chunk(4, -1)))),
+    "unbind": ((1, 3, 2, 4), lambda x: x.unbind(1)[0] - x.unbind(1)[2]),
+}
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_one_delegate_computes_it(name):
+    shape, function = FORMS[name]
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    source = SourceModel(name="net", module=Function(function), exported=None, example_inputs=(x,))
+    captured = run_passes(capture(source, dynamic_batch=False), [item.name for item in TARGET.passes])
+    program = QuantizedProgram(
+        name="net",
+        exported=captured.exported,
+        precision="fp32",
+        steps=captured.steps,
+        unquantized=(),
+        float_weight_bytes=0,
+    )
+    emitted = Executorch.emit(program, TARGET.emit["pte"])
+    assert emitted.declined == ()
+    assert emitted.delegates == {"xnnpack": 1}
+    (found,) = Engine.load(emitted.data, precise=True).run((x,))
+    expected = function(x)
+    assert found.shape == expected.shape
+    error = float((found - expected).square().sum())
+    assert error <= 1e-9 * float(expected.square().sum()), math.sqrt(error)

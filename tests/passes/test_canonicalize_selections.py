@@ -1,0 +1,59 @@
+import pytest
+import torch
+from check_pass import Net, calls, check_pass, operators, reasons
+
+X = torch.randn(2, 6, 4, 5)
+
+
+def pieces(values):
+    first, *others = values
+    return [first.relu(), *(value.tanh() for value in others)]
+
+
+@pytest.mark.parametrize(
+    ("function", "bounds"),
+    [
+        (lambda x: x.chunk(3, 1), [(0, 2), (2, 4), (4, 6)]),
+        (lambda x: x.chunk(4, -3), [(0, 2), (2, 4), (4, 6)]),
+        (lambda x: x.split(4, dim=1), [(0, 4), (4, 6)]),
+        (lambda x: x.split([1, 2, 3], 1), [(0, 1), (1, 3), (3, 6)]),
+        (lambda x: x.split_with_sizes([5, 1], 1), [(0, 5), (5, 6)]),
+    ],
+)
+def test_splits_become_slices(function, bounds):
+    net = Net(lambda _, x: pieces(function(x)))
+    program = check_pass("canonicalize-selections", net, X, rewrites=len(bounds)).program
+    assert [tuple(call[1:]) for call in calls(program, "slice")] == [(1, *pair) for pair in bounds]
+    assert {"slice", "relu", "tanh"} == set(operators(program))
+
+
+def test_unbind_drops_its_axis():
+    net = Net(lambda _, x: pieces(x.unbind(1)[:3]))
+    program = check_pass("canonicalize-selections", net, X).program
+    assert operators(program).count("slice") == 3
+    assert [call[1] for call in calls(program, "reshape")] == [[2, 4, 5]] * 3
+
+
+@pytest.mark.parametrize("index", [0, 2, -1])
+def test_select_is_a_slice_and_a_view(index):
+    net = Net(lambda _, x: x.select(1, index).relu())
+    program = check_pass("canonicalize-selections", net, X, rewrites=1).program
+    assert calls(program, "slice")[0][1:] == (1, index % 6, index % 6 + 1)
+
+
+def test_one_part_that_is_all_is_the_tensor_itself():
+    program = check_pass(
+        "canonicalize-selections", Net(lambda _, x: x.relu().chunk(1, 1)[0].tanh()), X
+    ).program
+    assert operators(program) == ["relu", "tanh"]
+
+
+def test_a_part_that_nobody_reads_is_not_made():
+    program = check_pass("canonicalize-selections", Net(lambda _, x: x.chunk(3, 1)[1].relu()), X).program
+    assert operators(program) == ["slice", "relu"]
+
+
+def test_declines_a_dynamic_axis():
+    net = Net(lambda _, x: x.select(0, 0).relu() + x)
+    outcome = check_pass("canonicalize-selections", net, X, dynamic_batch=True, rewrites=0)
+    assert "dynamic" in reasons(outcome)
