@@ -152,9 +152,11 @@ def _notes(program: QuantizedProgram, target: Target, settings: BuildSettings) -
     operators = {node.target for node in program.exported.graph.nodes}
     quantization = target.quantization
     if settings.precision == "int8" and quantization.equalization and operators & {*IN_FLOAT, *NORMS}:
-        notes.append("the equalization may put products beside operators in float, which depends on the data")
+        notes.append(
+            "depending on the data, the equalization puts products in float beside activations and norms"
+        )
     if settings.precision == "int8" and quantization.concat_splitting and aten.cat.default in operators:
-        notes.append("concatenations may be split, which depends on the data")
+        notes.append("depending on the data, concatenations are split")
     if settings.prune:
         notes.append("this is of the model before pruning")
     if settings.budget:

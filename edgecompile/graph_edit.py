@@ -86,10 +86,17 @@ class ProgramEditor:
         self._constants[node.name] = value.detach().contiguous()
         node.meta["val"] = self._fake_mode().from_tensor(self._constants[node.name], static_shapes=True)
 
-    def insert(self, before: Node, target: Operator, *args: Any, like: Node | None = None) -> Node:
+    def insert(
+        self,
+        before: Node,
+        target: Operator,
+        *args: Any,
+        keywords: Mapping[str, Any] | None = None,
+        like: Node | None = None,
+    ) -> Node:
         """Insert a call before a node; `like` gives the source line to show for it."""
         with self.graph.inserting_before(before):
-            node = self.graph.call_function(target, args)
+            node = self.graph.call_function(target, args, dict(keywords or {}))
         origin = before if like is None else like
         node.meta = {
             key: origin.meta[key] for key in ("stack_trace", "nn_module_stack") if key in origin.meta

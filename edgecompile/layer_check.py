@@ -119,8 +119,10 @@ class StaticTally(LayerTally):
             quantized = graph.call_function(QUANTIZE, (value, *_parameters(node)))
             operands.append(graph.call_function(DEQUANTIZE, (quantized, *_parameters(node))))
             copies[node] = operands[-1]
-        if len(operands) == 2 and layer.inputs[0] is layer.inputs[1]:
-            copies[layer.compute] = graph.call_function(layer.compute.target, tuple(operands))  # type: ignore[arg-type]
+        if len(copies) < len(operands):  # one tensor is several operands
+            is_cat = layer.kind == "cat"
+            arguments = ([*operands], *layer.compute.args[1:]) if is_cat else tuple(operands)
+            copies[layer.compute] = graph.call_function(layer.compute.target, arguments)  # type: ignore[arg-type]
         last = exploded.copy(layer.compute if layer.clamp is None else layer.clamp, copies)
         result = graph.call_function(QUANTIZE, (last, *_parameters(layer.output)))
         return graph.call_function(DEQUANTIZE, (result, *_parameters(layer.output)))

@@ -33,6 +33,7 @@ from edgecompile.emitters._xnnpack_moves import (
     pad,
     pixel_shuffle,
     pixel_unshuffle,
+    repeated,
     roll,
     strided_slice,
 )
@@ -68,6 +69,7 @@ FORMS: dict[Any, Form] = {
     aten.expand_as.default: expand,
     aten.upsample_nearest2d.vec: nearest,
     aten.pad.default: pad,
+    aten.cat.default: repeated,
     aten.pixel_shuffle.default: pixel_shuffle,
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten.hardsigmoid.default: hardsigmoid,

@@ -141,6 +141,17 @@ def _padded(
     return editor.insert(node, aten.cat.default, [*parts[: len(first)], source, *parts[len(first) :]], axis)
 
 
+def repeated(editor: ProgramEditor, node: Node) -> Node | None:
+    """A concatenation of one tensor with itself: the delegate wants each part to be another node."""
+    parts = list(cast("list[Node]", node.args[0]))
+    if len(set(parts)) == len(parts) or node.meta["val"].dtype != torch.float32:
+        return None
+    for index, part in enumerate(parts):
+        if part in parts[:index]:
+            parts[index] = editor.insert(node, aten.mul.Tensor, part, 1.0)
+    return editor.insert(node, aten.cat.default, parts, *node.args[1:])
+
+
 def pixel_shuffle(editor: ProgramEditor, node: Node) -> Node | None:
     """Channels become pixels (Shi et al. 2016): a view, a permute and a view."""
     sizes, result, factor = fixed_sizes(operand(node)), fixed_sizes(node), cast("int", node.args[1])

@@ -20,6 +20,7 @@ from onnx_ir.passes.common import OutputFixPass, TopologicalSortPass
 from edgecompile.artifact import Emitted
 from edgecompile.emitters._onnx_in_float import left_in_float
 from edgecompile.emitters._onnx_qdq import prepare_for_fusion
+from edgecompile.emitters._onnx_quick_export import quick_export
 from edgecompile.emitters._onnx_weights import lower_weights
 from edgecompile.engines.onnxruntime import Onnxruntime
 from edgecompile.errors import LoweringFailedError
@@ -77,7 +78,7 @@ class Onnx:
 
 def _export(exported: ExportedProgram, opset: int) -> onnx.ModelProto:
     try:
-        with _quiet():
+        with _quiet(), quick_export():
             program = torch.onnx.export(exported, dynamo=True, opset_version=opset, verbose=False)
     except torch.onnx.errors.OnnxExporterError as error:
         raise _lowering_failure(error) from error

@@ -10,7 +10,6 @@ import hashlib
 import math
 import operator
 from collections import Counter
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +18,7 @@ from torch.fx import Node
 from edgecompile.artifact import Emitted
 from edgecompile.decline import decline
 from edgecompile.emitter import Foreseen
+from edgecompile.emitters._torchscript_layers import LOWERINGS, quantized_weight, quint8
 from edgecompile.engines.torchscript_lite import TorchscriptLite as Engine
 from edgecompile.engines.torchscript_lite import qnnpack
 from edgecompile.errors import LoweringFailedError
@@ -29,9 +29,7 @@ from edgecompile.quantize.layers import (
     DEQUANTIZE,
     DEQUANTIZE_PER_CHANNEL,
     QUANTIZE,
-    QuantizationParameters,
     QuantizedLayer,
-    Weights,
     constants_of,
     parameters_of,
     quantized_layers,
@@ -40,9 +38,6 @@ from edgecompile.quantize.layers import (
 
 if TYPE_CHECKING:
     from edgecompile.target import EmitSettings
-
-_UNSIGNED = 128  # what moves int8 to quint8
-_INT8_MIN, _INT8_MAX = -128, 127
 
 
 class TorchscriptLite:
@@ -60,7 +55,7 @@ class TorchscriptLite:
             LoweringFailedError: TorchScript has no form of an operator.
         """
         with qnnpack(), torch.no_grad():
-            printer = _Printer(program)
+            printer = Printer(program)
             try:
                 source = printer.source()
                 module = _compile(source, printer.attributes)
@@ -86,7 +81,7 @@ class TorchscriptLite:
     def foresee(program: QuantizedProgram, settings: EmitSettings) -> Foreseen:
         """Return what `emit` would say."""
         with qnnpack(), torch.no_grad():
-            printer = _Printer(program)
+            printer = Printer(program)
             printer.source()
         return Foreseen(delegates={}, declined=tuple(printer.declined))
 
@@ -115,7 +110,7 @@ def _compile(source: str, attributes: dict[str, Any]) -> torch.jit.ScriptModule:
     return scripted
 
 
-class _Printer:
+class Printer:
     """Prints a program as the source of `forward`, and collects the constants that it names."""
 
     def __init__(self, program: QuantizedProgram) -> None:
@@ -143,7 +138,7 @@ class _Printer:
             self._print_output(node)
         elif node in self._layers:
             layer = self._layers[node]
-            lower = _LOWERINGS.get(layer.kind)
+            lower = LOWERINGS.get(layer.kind)
             if lower is None:
                 self._print_in_float(layer)
             else:
@@ -165,7 +160,7 @@ class _Printer:
             self._call(node)
 
     def _print_dynamic(self, layer: DynamicLayer) -> None:
-        packed = torch.ops.quantized.linear_prepack(_quantized_weight(layer.weights), layer.weights.bias)
+        packed = torch.ops.quantized.linear_prepack(quantized_weight(layer.weights), layer.weights.bias)
         # Layers that share weight and bias name the same attribute, and the file holds it once.
         _, weight, *bias = layer.compute.all_input_nodes
         shared = "_".join(node.name for node in (weight.all_input_nodes[0], *bias))
@@ -177,7 +172,7 @@ class _Printer:
         """Print a weight that is stored in integers and read by operators in float."""
         weights = weights_of(next(iter(node.users)), self._constants)
         assert weights is not None
-        attribute = self.attribute(node.all_input_nodes[0].name, _quantized_weight(weights))
+        attribute = self.attribute(node.all_input_nodes[0].name, quantized_weight(weights))
         self.assign(node.name, "aten::dequantize", attribute)
         for reader in node.users:
             reason = Reason(
@@ -272,134 +267,3 @@ _NO_KERNEL = Reason(
     "PyTorch has no quantized kernel for it",
     change="use operators that it has kernels for, or ship a format whose engine has",
 )
-
-
-def quint8(parameters: QuantizationParameters) -> tuple[str, str]:
-    """Return scale and zero point of the same integers moved to quint8, as source."""
-    return repr(parameters.scale), str(parameters.zero_point + _UNSIGNED)
-
-
-def _operand(layer: QuantizedLayer, index: int = 0) -> str:
-    return str(layer.inputs[index].args[0])
-
-
-def _clamp(layer: QuantizedLayer) -> tuple[str, bool]:
-    """Return the kernel's suffix, and whether a clamp must follow it.
-
-    Saturation at the ends of the integer range does what the clamp does where their bounds agree.
-    """
-    low, high = layer.quantized_bounds
-    fused_low = layer.output_parameters.zero_point
-    if low == _INT8_MIN:
-        return ("_relu" if layer.clamp is not None and low == fused_low else ""), high != _INT8_MAX
-    if low == fused_low:
-        return "_relu", high != _INT8_MAX
-    return "", True
-
-
-def _finish(printer: _Printer, layer: QuantizedLayer, operator: str, *arguments: str) -> None:
-    """Print a kernel with its output's quantization, and the clamp where the kernel has none."""
-    suffix, clamp = _clamp(layer)
-    scale, zero_point = quint8(layer.output_parameters)
-    name = layer.output.name
-    result = f"{name}_unclamped" if clamp else name
-    printer.assign(result, f"{operator}{suffix}", *arguments, scale, zero_point)
-    if clamp:
-        low, high = layer.quantized_bounds
-        parameters = layer.output_parameters
-        bounds = [repr((bound - parameters.zero_point) * parameters.scale) for bound in (low, high)]
-        printer.assign(name, "aten::clamp", _in_order(printer, result), *bounds)
-
-
-def _quantized_weight(weights: Weights) -> torch.Tensor:
-    scales = weights.scales.double()
-    zero_points = torch.zeros(len(scales), dtype=torch.int64)
-    tensor: torch.Tensor = torch._make_per_channel_quantized_tensor(
-        weights.weight.contiguous(), scales, zero_points, 0
-    )
-    return tensor
-
-
-def _convolution(printer: _Printer, layer: QuantizedLayer) -> None:
-    assert layer.weights is not None
-    spatial = layer.compute.meta["val"].dim() - 2
-    defaults: list[Any] = [[1] * spatial, [0] * spatial, [1] * spatial, 1]
-    given: list[Any] = list(layer.compute.args[3:])
-    stride, padding, dilation, groups = [*given, *defaults[len(given) :]]
-    kernel = getattr(torch.ops.quantized, f"{layer.kind}_prepack")
-    packed = kernel(
-        _quantized_weight(layer.weights),
-        layer.weights.bias,
-        _per_axis(stride, spatial),
-        _per_axis(padding, spatial),
-        _per_axis(dilation, spatial),
-        groups,
-    )
-    value = _operand(layer)
-    if layer.padding is not None:
-        value = f"{layer.name}_padded"
-        margins = _literal(layer.padding.args[1])
-        printer.assign(value, "aten::constant_pad_nd", _operand(layer), margins, "0.")
-    attribute = printer.attribute(f"{layer.name}_packed", packed)
-    _finish(printer, layer, f"quantized::{layer.kind}", value, attribute)
-
-
-def _per_axis(value: Any, spatial: int) -> list[int]:
-    return [value] * spatial if isinstance(value, int) else list(value)
-
-
-def _linear(printer: _Printer, layer: QuantizedLayer) -> None:
-    assert layer.weights is not None
-    packed = torch.ops.quantized.linear_prepack(_quantized_weight(layer.weights), layer.weights.bias)
-    attribute = printer.attribute(f"{layer.name}_packed", packed)
-    _finish(printer, layer, "quantized::linear", _operand(layer), attribute)
-
-
-def _binary(printer: _Printer, layer: QuantizedLayer) -> None:
-    _finish(printer, layer, f"quantized::{layer.kind}", _operand(layer, 0), _operand(layer, 1))
-
-
-def _concatenation(printer: _Printer, layer: QuantizedLayer) -> None:
-    values = ", ".join(str(node.args[0]) for node in layer.inputs)
-    axis = layer.compute.args[1] if len(layer.compute.args) > 1 else 0
-    scale, zero_point = quint8(layer.output_parameters)
-    printer.assign(layer.output.name, "quantized::cat", f"[{values}]", repr(axis), scale, zero_point)
-
-
-def _same_scale(printer: _Printer, layer: QuantizedLayer) -> None:
-    """An operator that moves or compares integers: ATen's own takes quantized tensors."""
-    # Kernels return channels-last tensors, which a view cannot always reinterpret.
-    name = "reshape" if layer.kind == "view" else layer.kind
-    arguments = [_literal(argument) for argument in layer.compute.args[1:]]
-    value = _operand(layer)
-    if layer.kind == "hardtanh":
-        value = _in_order(printer, value)
-    printer.assign(layer.output.name, f"aten::{name}", value, *arguments)
-
-
-def _in_order(printer: _Printer, value: str) -> str:
-    """Print a copy of a value with its elements in the order of its axes, and return its name.
-
-    QNNPACK's clamp reads channels-last tensors, as other kernels return them, in that order.
-    """
-    copy = f"{value}_in_order"
-    printer.assign(copy, "aten::contiguous", value)
-    return copy
-
-
-def _literal(argument: object) -> str:
-    return repr(list(argument)) if isinstance(argument, list | tuple) else repr(argument)
-
-
-_LOWERINGS: dict[str, Callable[[_Printer, QuantizedLayer], None]] = {
-    "conv1d": _convolution,
-    "conv2d": _convolution,
-    "linear": _linear,
-    "add": _binary,
-    "mul": _binary,
-    "cat": _concatenation,
-    **dict.fromkeys(
-        ("view", "reshape", "permute", "slice", "constant_pad_nd", "max_pool2d", "relu", "hardtanh"),
-        _same_scale,
-    ),
-}

@@ -150,6 +150,10 @@ def _with_own_weights(data: bytes) -> bytes:
         copy.input[:] = [name + suffix for name in weight.input]
         node.input[1] = copy.output[0]
         copies.append(copy)
+    read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    for weight in list(weights.values()):
+        if weight.output[0] not in read:
+            graph.node.remove(weight)  # dead, it would still count as a reader
     for copy in copies:
         graph.node.insert(0, copy)
     return bytes(model.SerializeToString()) if len(graph.initializer) > len(constants) else data

@@ -20,7 +20,7 @@ from torchao.quantization.pt2e.quantizer import (
 
 from edgecompile.program import Reason
 from edgecompile.quantize.layers import CLAMPS, WEIGHTED
-from edgecompile.quantize.observers import activation_observer, weight_observer
+from edgecompile.quantize.observers import ActivationBounds, activation_observer, weight_observer
 from edgecompile.target import QuantizationSettings
 
 aten = torch.ops.aten
@@ -35,9 +35,22 @@ _MOVES = (
     aten.permute.default,
     aten.slice.Tensor,
     aten.constant_pad_nd.default,
+    aten.expand.default,
+    aten.expand_as.default,
+    aten.pixel_shuffle.default,
+    aten.pixel_unshuffle.default,
+    aten.upsample_nearest2d.vec,
+    aten.flip.default,
 )
-# The integer kernels of these compare or clamp values of one scale.
-_COMPARISONS = (aten.max_pool2d.default, *CLAMPS)
+# The integer kernels of these compare, average or clamp values of one scale.
+_COMPARISONS = (aten.max_pool2d.default, aten.avg_pool2d.default, *CLAMPS)
+# What these give lies within fixed bounds, for which QNNPACK's kernels have fixed scales and zero points.
+_BOUNDED: dict[Any, tuple[float, int]] = {
+    aten.sigmoid.default: (1 / 256, -128),
+    aten.hardsigmoid.default: (1 / 256, -128),
+    aten.tanh.default: (1 / 128, 0),
+}
+_ACTIVATIONS = (aten.hardswish.default, aten.leaky_relu.default, aten.elu.default)
 
 
 class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
@@ -116,11 +129,6 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
             return Reason("it scales an operand (alpha)", change="scale the weights of the layer before it")
         if not all(other.meta["val"].dtype == torch.float32 for other in (left, right)):
             return Reason("it does not compute in float32", change="compute in float32")
-        if left.meta["val"].shape != right.meta["val"].shape:
-            return Reason(
-                "it broadcasts, which no integer kernel of all engines does",
-                change="give both operands one shape",
-            )
         self._annotate_unit(node, dict.fromkeys((left, right), self._activation))
         return None
 
@@ -137,6 +145,34 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         self._annotate_unit(node, {source: self._activation})
         return None
 
+    def bounded(self, node: Node) -> str | None:
+        """An activation with values in fixed bounds: quantized where its input is."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        if not _is_quantized(source):
+            return Reason("its input is in float", change="see what its input's row says")
+        scale, zero_point = _BOUNDED[node.target]
+        fixed = QuantizationSpec(
+            dtype=torch.int8,
+            quant_min=-128,
+            quant_max=127,
+            qscheme=torch.per_tensor_affine,
+            observer_or_fake_quant_ctr=ActivationBounds.with_args(scale=scale, zero_point=zero_point),
+        )
+        node.meta[_KEY] = QuantizationAnnotation(
+            input_qspec_map={source: self._activation}, output_qspec=fixed, _annotated=True
+        )
+        return None
+
+    def activation(self, node: Node) -> str | None:
+        """An activation that is no clamp: quantized where its input is, with a range of its own."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        if not _is_quantized(source):
+            return Reason("its input is in float", change="see what its input's row says")
+        self._annotate_unit(node, {source: self._activation})
+        return None
+
     def move(self, node: Node) -> str | None:
         """A view, permute, slice or padding: quantized where its input is."""
         source = node.args[0]
@@ -149,9 +185,11 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         return None
 
     def comparison(self, node: Node) -> str | None:
-        """Max pooling, or a clamp that is not part of a unit."""
+        """Pooling, or a clamp that is not part of a unit."""
         source = node.args[0]
         assert isinstance(source, Node)
+        if node.target is aten.avg_pool2d.default and not _is_quantized(source):
+            return Reason("its input is in float", change="see what its input's row says")
         self._share(node, source)
         return None
 
@@ -233,6 +271,8 @@ _RULES: dict[Any, _Rule] = {
     **dict.fromkeys(_BINARY, EdgeQuantizer.binary),
     **dict.fromkeys(_MOVES, EdgeQuantizer.move),
     **dict.fromkeys(_COMPARISONS, EdgeQuantizer.comparison),
+    **dict.fromkeys(_BOUNDED, EdgeQuantizer.bounded),
+    **dict.fromkeys(_ACTIVATIONS, EdgeQuantizer.activation),
     aten.mean.dim: EdgeQuantizer.mean,
     aten.cat.default: EdgeQuantizer.concatenation,
 }

@@ -20,6 +20,7 @@ import torch
 from torch.fx import map_arg
 from torch.nn import functional
 
+from edgecompile.graph_edit import shape_of
 from edgecompile.quantize.arithmetic import Arithmetic
 from edgecompile.quantize.layers import QuantizedLayer, Weights
 
@@ -45,17 +46,22 @@ class ExactLayer:
         """Return a name that two arithmetics share where they compute this layer alike."""
         if self._sums is not None:
             return "reciprocal" if arithmetic == "qnnpack" else "quotient"
-        return arithmetic if self.layer.kind == "add" else "real"
+        return arithmetic if self._is_fixed_point(arithmetic) else "real"
 
     def compute(self, inputs: Sequence[torch.Tensor], arithmetic: Arithmetic) -> torch.Tensor:
         """Return the int8 output for int8 inputs, batch first."""
         if self._sums is not None:
             return self._requantize(self._sums.accumulate(inputs[0]), arithmetic)
-        if self.layer.kind == "add" and arithmetic == "xnnpack":
-            return self._xnnpack_add(inputs)
-        if self.layer.kind == "add" and arithmetic == "qnnpack":
-            return self._qnnpack_add(inputs)
+        if self._is_fixed_point(arithmetic):
+            return self._xnnpack_add(inputs) if arithmetic == "xnnpack" else self._qnnpack_add(inputs)
         return self._compute_real(inputs)
+
+    def _is_fixed_point(self, arithmetic: Arithmetic) -> bool:
+        """Tell whether an engine adds in fixed point; what PyTorch broadcasts, QNNPACK does not compute."""
+        if self.layer.kind != "add" or arithmetic == "exact":
+            return False
+        left, right = (shape_of(source) for source in self.layer.sources)
+        return arithmetic == "xnnpack" or left == right
 
     def _requantize(self, total: torch.Tensor, arithmetic: Arithmetic) -> torch.Tensor:
         """Scale the accumulators, which are the caller's no more, and round."""
@@ -107,7 +113,7 @@ class ExactLayer:
         ratios = [float(scale / torch.tensor(layer.output_parameters.scale)) for scale in scales]
         _, exponent = math.frexp(max(ratios))
         shift = bits - (exponent - 1)
-        total = torch.zeros(inputs[0].shape, dtype=torch.int64)
+        total = torch.zeros((), dtype=torch.int64)
         for value, parameters, ratio in zip(inputs, layer.input_parameters, ratios, strict=True):
             multiplier = round(math.ldexp(ratio, shift))
             total = total + (value.to(torch.int64) - parameters.zero_point) * multiplier

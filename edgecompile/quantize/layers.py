@@ -207,6 +207,8 @@ def _layer_at(output: Node, constants: dict[str, torch.Tensor]) -> QuantizedLaye
     operands = [node.args[0]] if weights is not None else node.all_input_nodes
     if weights is None and node.target in (aten.add.Tensor, aten.mul.Tensor):
         operands = [node.args[0], node.args[1]]  # x + x has one input node and two operands.
+    if node.target is aten.cat.default:
+        operands = list(node.args[0])  # type: ignore[arg-type]
     padding = None
     first = operands[0] if operands else None
     if weights is not None and isinstance(first, Node) and first.target is aten.constant_pad_nd.default:

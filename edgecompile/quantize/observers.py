@@ -39,6 +39,21 @@ class ActivationAverage(Scales, MovingAverageMinMaxObserver):  # type: ignore[mi
     """
 
 
+class ActivationBounds(ActivationExtremes):
+    """An activation whose scale and zero point are given: the kernels of a sigmoid have no others.
+
+    What it sees it notes all the same, for the report.
+    """
+
+    def __init__(self, *, scale: float, zero_point: int, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.given = torch.tensor([scale]), torch.tensor([zero_point])
+
+    def calculate_qparams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scale and zero point, (1,) each."""
+        return self.given
+
+
 class ActivationRange(ActivationHistogram):
     """A histogram with another choice of the range.
 

@@ -1,0 +1,184 @@
+"""Quantized layers as `quantized::` kernels of TorchScript, one function a kind.
+
+Between kernels activations are quint8 tensors: the same integers moved by 128, with the zero point moved too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edgecompile.quantize.layers import QuantizationParameters, QuantizedLayer, Weights
+
+if TYPE_CHECKING:
+    from edgecompile.emitters.torchscript_lite import Printer
+
+_UNSIGNED = 128  # what moves int8 to quint8
+_INT8_MIN, _INT8_MAX = -128, 127
+
+
+def quint8(parameters: QuantizationParameters) -> tuple[str, str]:
+    """Return scale and zero point of the same integers moved to quint8, as source."""
+    return repr(parameters.scale), str(parameters.zero_point + _UNSIGNED)
+
+
+def _operand(layer: QuantizedLayer, index: int = 0) -> str:
+    return str(layer.inputs[index].args[0])
+
+
+def _clamp(layer: QuantizedLayer) -> tuple[str, bool]:
+    """Return the kernel's suffix, and whether a clamp must follow it.
+
+    Saturation at the ends of the integer range does what the clamp does where their bounds agree.
+    """
+    low, high = layer.quantized_bounds
+    fused_low = layer.output_parameters.zero_point
+    if low == _INT8_MIN:
+        return ("_relu" if layer.clamp is not None and low == fused_low else ""), high != _INT8_MAX
+    if low == fused_low:
+        return "_relu", high != _INT8_MAX
+    return "", True
+
+
+def _finish(printer: Printer, layer: QuantizedLayer, operator: str, *arguments: str) -> None:
+    """Print a kernel with its output's quantization, and the clamp where the kernel has none."""
+    suffix, clamp = _clamp(layer)
+    scale, zero_point = quint8(layer.output_parameters)
+    name = layer.output.name
+    result = f"{name}_unclamped" if clamp else name
+    printer.assign(result, f"{operator}{suffix}", *arguments, scale, zero_point)
+    if clamp:
+        low, high = layer.quantized_bounds
+        parameters = layer.output_parameters
+        bounds = [repr((bound - parameters.zero_point) * parameters.scale) for bound in (low, high)]
+        printer.assign(name, "aten::clamp", _in_order(printer, result), *bounds)
+
+
+def quantized_weight(weights: Weights) -> torch.Tensor:
+    scales = weights.scales.double()
+    zero_points = torch.zeros(len(scales), dtype=torch.int64)
+    tensor: torch.Tensor = torch._make_per_channel_quantized_tensor(
+        weights.weight.contiguous(), scales, zero_points, 0
+    )
+    return tensor
+
+
+def _convolution(printer: Printer, layer: QuantizedLayer) -> None:
+    assert layer.weights is not None
+    spatial = layer.compute.meta["val"].dim() - 2
+    defaults: list[Any] = [[1] * spatial, [0] * spatial, [1] * spatial, 1]
+    given: list[Any] = list(layer.compute.args[3:])
+    stride, padding, dilation, groups = [*given, *defaults[len(given) :]]
+    kernel = getattr(torch.ops.quantized, f"{layer.kind}_prepack")
+    packed = kernel(
+        quantized_weight(layer.weights),
+        layer.weights.bias,
+        _per_axis(stride, spatial),
+        _per_axis(padding, spatial),
+        _per_axis(dilation, spatial),
+        groups,
+    )
+    value = _operand(layer)
+    if layer.padding is not None:
+        value = f"{layer.name}_padded"
+        margins = _literal(layer.padding.args[1])
+        printer.assign(value, "aten::constant_pad_nd", _operand(layer), margins, "0.")
+    attribute = printer.attribute(f"{layer.name}_packed", packed)
+    _finish(printer, layer, f"quantized::{layer.kind}", value, attribute)
+
+
+def _per_axis(value: Any, spatial: int) -> list[int]:
+    return [value] * spatial if isinstance(value, int) else list(value)
+
+
+def _linear(printer: Printer, layer: QuantizedLayer) -> None:
+    assert layer.weights is not None
+    packed = torch.ops.quantized.linear_prepack(quantized_weight(layer.weights), layer.weights.bias)
+    attribute = printer.attribute(f"{layer.name}_packed", packed)
+    _finish(printer, layer, "quantized::linear", _operand(layer), attribute)
+
+
+def _binary(printer: Printer, layer: QuantizedLayer) -> None:
+    _finish(printer, layer, f"quantized::{layer.kind}", _operand(layer, 0), _operand(layer, 1))
+
+
+def _concatenation(printer: Printer, layer: QuantizedLayer) -> None:
+    values = ", ".join(str(node.args[0]) for node in layer.inputs)
+    axis = layer.compute.args[1] if len(layer.compute.args) > 1 else 0
+    scale, zero_point = quint8(layer.output_parameters)
+    printer.assign(layer.output.name, "quantized::cat", f"[{values}]", repr(axis), scale, zero_point)
+
+
+def _same_scale(printer: Printer, layer: QuantizedLayer) -> None:
+    """An operator that moves or compares integers: ATen's own takes quantized tensors."""
+    # Kernels return channels-last tensors, which a view cannot always reinterpret.
+    name = "reshape" if layer.kind == "view" else layer.kind
+    arguments = [_literal(argument) for argument in layer.compute.args[1:]]
+    value = _operand(layer)
+    if layer.kind == "hardtanh":
+        value = _in_order(printer, value)
+    printer.assign(layer.output.name, f"aten::{name}", value, *arguments)
+
+
+def _bounded(printer: Printer, layer: QuantizedLayer) -> None:
+    """An activation whose quantized kernel has the output's scale and zero point built in."""
+    printer.assign(layer.output.name, f"aten::{layer.kind}", _operand(layer))
+
+
+def _hardswish(printer: Printer, layer: QuantizedLayer) -> None:
+    printer.assign(
+        layer.output.name, "quantized::hardswish", _operand(layer), *quint8(layer.output_parameters)
+    )
+
+
+def _leaky_relu(printer: Printer, layer: QuantizedLayer) -> None:
+    slope = layer.compute.args[1] if len(layer.compute.args) > 1 else 0.01
+    parameters = (repr(slope), "False", *quint8(layer.output_parameters))
+    printer.assign(layer.output.name, "quantized::leaky_relu", _operand(layer), *parameters)
+
+
+def _elu(printer: Printer, layer: QuantizedLayer) -> None:
+    scales = [repr(item) for item in (*layer.compute.args[1:], *(1.0, 1, 1)[len(layer.compute.args) - 1 :])]
+    printer.assign(
+        layer.output.name, "quantized::elu", _operand(layer), *quint8(layer.output_parameters), *scales
+    )
+
+
+def _in_order(printer: Printer, value: str) -> str:
+    """Print a copy of a value with its elements in the order of its axes, and return its name.
+
+    QNNPACK's clamp reads channels-last tensors, as other kernels return them, in that order.
+    """
+    copy = f"{value}_in_order"
+    printer.assign(copy, "aten::contiguous", value)
+    return copy
+
+
+def _literal(argument: object) -> str:
+    return repr(list(argument)) if isinstance(argument, list | tuple) else repr(argument)
+
+
+LOWERINGS: dict[str, Callable[[Printer, QuantizedLayer], None]] = {
+    "conv1d": _convolution,
+    "conv2d": _convolution,
+    "linear": _linear,
+    "add": _binary,
+    "mul": _binary,
+    "cat": _concatenation,
+    "sigmoid": _bounded,
+    "hardsigmoid": _bounded,
+    "tanh": _bounded,
+    "hardswish": _hardswish,
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    **dict.fromkeys(
+        (
+            *("view", "reshape", "permute", "slice", "constant_pad_nd", "max_pool2d", "relu", "hardtanh"),
+            *("expand", "expand_as", "pixel_shuffle", "pixel_unshuffle", "upsample_nearest2d", "flip"),
+            "avg_pool2d",
+        ),
+        _same_scale,
+    ),
+}

@@ -1,0 +1,37 @@
+import pytest
+import torch
+from check_pass import Net, check_pass, operators, reasons
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+X = torch.randn(2, 6, 8)
+MASK = torch.randn(6, 6)
+ATTENTION = "scaled_dot_product_attention"
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda _, x: F.scaled_dot_product_attention(x, x + 1, x * 2),
+        lambda _, x: F.scaled_dot_product_attention(x, x, x, is_causal=True, scale=0.3),
+        lambda net, x: F.scaled_dot_product_attention(x, x, x, net.mask),
+        lambda net, x: F.scaled_dot_product_attention(x, x, x, attn_mask=x @ x.transpose(1, 2)),
+        lambda net, x: F.scaled_dot_product_attention(x, x, x, x @ x.transpose(1, 2)),
+    ],
+)
+def test_three_axes_become_four(function, dynamic):
+    net = Net(function, mask=MASK)
+    program = check_pass("canonicalize-attention", net, X, dynamic_batch=dynamic, rewrites=1).program
+    (node,) = (node for node in program.graph.nodes if ATTENTION in str(node.target))
+    assert node.meta["val"].dim() == 4
+
+
+def test_four_axes_stay():
+    net = Net(lambda _, x: F.scaled_dot_product_attention(x[None], x[None], x[None]))
+    assert ATTENTION in operators(check_pass("canonicalize-attention", net, X, rewrites=0).program)
+
+
+def test_declines_five_axes():
+    net = Net(lambda _, x: F.scaled_dot_product_attention(*[x.view(1, 2, 2, 3, 8)] * 3))
+    outcome = check_pass("canonicalize-attention", net, X, rewrites=0)
+    assert "other than three or four axes" in reasons(outcome)

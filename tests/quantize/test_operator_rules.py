@@ -1,0 +1,60 @@
+"""Each rule of what is quantized, in every engine: as close to float as the reference, layer by layer too."""
+
+import pytest
+import torch
+from every_engine import check_every_engine
+from quantized_net import Net, kinds
+from torch import nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
+
+SHAPE = (1, 4, 8, 8)
+
+# The kinds of the quantized layers between the two convolutions, and what is computed there.
+RULES = {
+    "relu": ([], lambda h: h.relu()),
+    "relu6": ([], F.relu6),
+    "sigmoid": (["sigmoid"], lambda h: h.sigmoid()),
+    "tanh": (["tanh"], lambda h: h.tanh()),
+    "hardsigmoid": (["hardsigmoid"], F.hardsigmoid),
+    "hardswish": (["hardswish"], F.hardswish),
+    "leaky relu": (["leaky_relu"], lambda h: F.leaky_relu(h, 0.2)),
+    "elu": (["elu"], F.elu),
+    "silu": (["silu"], F.silu),
+    "gelu": (["gelu"], F.gelu),
+    "residual": (["sigmoid", "add"], lambda h: h.sigmoid() + h),
+    "product": (["tanh", "mul"], lambda h: h.tanh() * h),
+    "squeeze and excite": (["mean", "sigmoid", "mul"], lambda h: h * h.mean((2, 3), keepdim=True).sigmoid()),
+    "added means": (["mean", "add"], lambda h: h + h.mean((2, 3), keepdim=True)),
+    "max pool": (["max_pool2d"], lambda h: F.max_pool2d(h, 2)),
+    "average pool": (["avg_pool2d"], lambda h: F.avg_pool2d(h, 2)),
+    "padded average pool": (["avg_pool2d"], lambda h: F.avg_pool2d(h, 3, 1, 1)),
+    "nearest": (["upsample_nearest2d"], lambda h: F.interpolate(h, scale_factor=2)),
+    "pixel shuffle": (
+        ["pixel_shuffle", "pixel_unshuffle"],
+        lambda h: F.pixel_unshuffle(F.pixel_shuffle(h, 2), 2),
+    ),
+    "concatenation": (["max_pool2d", "cat"], lambda h: torch.cat([h, F.max_pool2d(h, 3, 1, 1)], 1)[:, 2:6]),
+    "split": (["slice", "slice", "add"], lambda h: torch.cat([sum(h.chunk(2, 1))] * 2, 1)),
+    "shuffled channels": (
+        ["view", "permute", "reshape"],
+        lambda h: h.view(1, 2, 2, 8, 8).transpose(1, 2).reshape(h.shape),
+    ),
+    "padding": (["constant_pad_nd"], lambda h: F.pad(h, (1, 1, 1, 1), value=0.5)),
+    "expanded": (["slice", "expand"], lambda h: h[:, :, :1].expand(1, 4, 8, 8)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_engine_computes_it(name):
+    torch.manual_seed(0)
+    expected, function = RULES[name]
+    net = Net(
+        lambda net, x: net.last(function(net.first(x))),
+        first=nn.Conv2d(4, 4, 3, padding=1),
+        last=nn.Conv2d(4, 5, 1),
+    )
+    checked = check_every_engine(net, *SHAPE)
+    found = kinds(checked.program)
+    assert [kind for kind in found if kind != "conv2d"][: len(expected)] == expected
+    assert checked.emitted["pte"].declined == ()
+    assert checked.emitted["pte"].delegates == {"xnnpack": 1}
