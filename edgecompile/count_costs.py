@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
+from edgecompile.decline import macs_of
 from edgecompile.graph_edit import operand, operator_name, source_line
 from edgecompile.layer_costs import CostReport, LayerCost, cost_report
 from edgecompile.program import QuantizedProgram
-from edgecompile.pruning.costs import PRODUCTS, positions, product_macs
-from edgecompile.pruning.layer_inputs import LAYERS
 from edgecompile.quantize.layers import (
     DEQUANTIZE,
     DEQUANTIZE_PER_CHANNEL,
@@ -39,7 +38,7 @@ def count_costs(program: QuantizedProgram) -> CostReport:
                 counted.add(stored.name)
                 parameters += constants[stored.name].numel()
                 weight_bytes += _bytes(source, constants[stored.name])
-        macs = _macs(node, constants)
+        macs = macs_of(node)
         if macs or parameters:
             rows.append(
                 LayerCost(
@@ -71,12 +70,3 @@ def _bytes(source: Node, stored: torch.Tensor) -> int:
         if greatest - least + 1 == _STEPS_OF_4_BITS:
             return (stored.numel() + 1) // 2
     return stored.nbytes
-
-
-def _macs(node: Node, constants: dict[str, torch.Tensor]) -> int:
-    if node.target in PRODUCTS:
-        return round(product_macs(node))
-    if node.target not in LAYERS:
-        return 0
-    weight = _stored(operand(node, 1), constants)
-    return 0 if weight is None else constants[weight.name].numel() * positions(node)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from edgecompile import catalogue
 
 if TYPE_CHECKING:
     from edgecompile.artifact import Emitted
-    from edgecompile.program import QuantizedProgram
+    from edgecompile.program import Declined, QuantizedProgram
     from edgecompile.target import EmitSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreseen:
+    """What an artifact would have.
+
+    Attributes:
+        delegates: Calls into each delegate, by the delegate's name; empty where the engine has none.
+        declined: What would run slower than it could, and why.
+    """
+
+    delegates: dict[str, int]
+    declined: tuple[Declined, ...]
 
 
 class Emitter(Protocol):
@@ -28,6 +42,15 @@ class Emitter(Protocol):
     @staticmethod
     def emit(program: QuantizedProgram, settings: EmitSettings) -> Emitted:
         """Lower a program; the same program and versions give the same bytes.
+
+        Raises:
+            LoweringFailedError: The format cannot express the program.
+        """
+        ...
+
+    @staticmethod
+    def foresee(program: QuantizedProgram, settings: EmitSettings) -> Foreseen | None:
+        """Return what `emit` would say, in a fraction of its time; None where only emitting tells.
 
         Raises:
             LoweringFailedError: The format cannot express the program.

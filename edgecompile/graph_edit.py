@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -233,16 +234,24 @@ def operator_name(node: Node) -> str:
 
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+_PYTHON = f"{sysconfig.get_path('stdlib')}/"
 _TORCH = str(Path(torch.__file__).parent)
 
 
 def source_line(node: Node) -> str:
-    """Return the user's source line of a node as `file.py:12`, or "" if the graph does not know it."""
+    """Return the user's source line of a node as `file.py:12`.
+
+    Of a network out of a library that is the line of the user's that calls it. Where no line is the user's,
+    it is the module's name, else the library's line, else "".
+    """
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    users = [(file, line) for file, line in frames if not is_torch_file(file) and not file.startswith("<")]
-    if not users:
+    known = [(file, line) for file, line in frames if not is_torch_file(file) and not file.startswith("<")]
+    users = [(file, line) for file, line in known if not _is_library_file(file)]
+    if not users and (name := module_name(node)):
+        return name
+    if not known:
         return ""
-    file, line = users[-1]
+    file, line = (users or known)[-1]
     return f"{Path(file).name}:{line}"
 
 
@@ -255,6 +264,11 @@ def module_name(node: Node) -> str:
 def set_module_name(node: Node, name: str) -> None:
     """Say what module a node is of."""
     node.meta["nn_module_stack"] = {name: (name, "")}
+
+
+def _is_library_file(file: str) -> bool:
+    """Tell whether a source file is one of an installed package or of Python itself."""
+    return "-packages/" in file or file.startswith(_PYTHON)
 
 
 def is_torch_file(file: str) -> bool:

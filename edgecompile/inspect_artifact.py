@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgecompile.errors import EngineFailedError, NotABundleError, UnreadableArtifactError, UsageError
 from edgecompile.executed_graph import executed_operators
@@ -16,6 +17,11 @@ from edgecompile.readers.contents import ArtifactContents
 from edgecompile.sensitivity import SensitivityReport, read_sensitivity_report
 from edgecompile.sensitivity_text import sensitivity_text
 from edgecompile.text_table import WIDTH
+from edgecompile.why_not import WhyNot, costliest_first, read_why_not
+from edgecompile.why_not_text import why_not_text
+
+if TYPE_CHECKING:
+    from edgecompile.artifact import Bundle
 
 MANIFEST = "manifest.json"
 
@@ -40,11 +46,15 @@ class Inspection:
     Attributes:
         layers: How good each layer of a bundle's program is, where that was asked for.
         sensitivity: What the rounding of each layer costs, where that was asked for.
+        why_not: What was not done, the costliest first, where that was asked for.
+        time_shares: The share of an inference, 0 to 1, of its operators; None where no time was given.
     """
 
     artifacts: tuple[InspectedArtifact, ...]
     layers: LayerReport | None = None
     sensitivity: SensitivityReport | None = None
+    why_not: tuple[WhyNot, ...] | None = None
+    time_shares: Mapping[WhyNot, float] | None = None
 
     def text(self, *, layers: bool = False, width: int = WIDTH) -> str:
         """Return one block per artifact for a terminal, without colours.
@@ -62,6 +72,10 @@ class Inspection:
             blocks.append(layer_text(self.layers, width))
         if self.sensitivity is not None:
             blocks.append(sensitivity_text(self.sensitivity, width))
+        if self.why_not is not None:
+            head = "not done, and why" if self.why_not else "everything was fused, quantized and delegated"
+            blocks.append(head + "\n")
+            blocks += [why_not_text(self.why_not, self.time_shares, width)] if self.why_not else []
         return "\n".join(blocks)
 
     def to_dict(self) -> dict[str, object]:
@@ -71,10 +85,23 @@ class Inspection:
             document["layers"] = self.layers.to_dict()
         if self.sensitivity is not None:
             document["sensitivity"] = self.sensitivity.to_dict()
+        if self.why_not is not None:
+            times = self.time_shares or {}
+            document["why_not"] = [
+                {**asdict(row), "declined_by": row.declined_by, "time_share": times.get(row)}
+                for row in self.why_not
+            ]
         return document
 
 
-def inspect(path: Path, *, layers: bool = False, sensitivity: bool = False) -> Inspection:
+def inspect(
+    path: Path,
+    *,
+    layers: bool = False,
+    sensitivity: bool = False,
+    why_not: bool = False,
+    measured: Sequence[Path] = (),
+) -> Inspection:
     """Read an artifact, or every artifact of a bundle, without loading any into its engine.
 
     The exception is ONNX Runtime, which is asked, in a process of its own, for the graph that it executes.
@@ -83,16 +110,23 @@ def inspect(path: Path, *, layers: bool = False, sensitivity: bool = False) -> I
         path: The file of an artifact, or the folder of a bundle.
         layers: Of a bundle, also read how good each layer is.
         sensitivity: Of a bundle, also read what the rounding of each layer costs.
+        why_not: Of a bundle, also read what was not done.
+        measured: What `bench --per-op --json` printed, in files: the times of what was not done.
 
     Raises:
         InvalidReportError: If that is not in the report, or damaged.
         AlteredFileError: If the report is not the one that was built.
         NotABundleError: If there is nothing at `path`, or it is a folder without a manifest.
         UnreadableArtifactError: If an artifact is damaged or of no known format.
+        InvalidMeasurementError: A file of `measured` cannot be read.
+        MeasurementMismatchError: A file of `measured` is of none of the artifacts.
     """
+    if measured and not why_not:
+        raise UsageError("--measured gives the times of what --why-not lists", hint="add --why-not")
     if not path.is_dir():
-        if sensitivity:
-            raise UsageError("an artifact does not tell its sensitivity", hint="give the bundle's folder")
+        if sensitivity or why_not:
+            said = "its sensitivity" if sensitivity else "what was not done"
+            raise UsageError(f"an artifact does not tell {said}", hint="give the bundle's folder")
         return Inspection(artifacts=(_inspect_file(path),))
     if not (path / MANIFEST).is_file():
         raise NotABundleError(
@@ -104,13 +138,24 @@ def inspect(path: Path, *, layers: bool = False, sensitivity: bool = False) -> I
 
     bundle = load_bundle(path)
     where = path / REPORT
-    report = bundle.report_dict() if layers or sensitivity else {}
+    report = bundle.report_dict() if layers or sensitivity or why_not else {}
+    rows = tuple(costliest_first(read_why_not(report, where))) if why_not else None
     artifacts = tuple(_inspect_file(path / artifact.path) for artifact in bundle.artifacts)
     return Inspection(
         artifacts=artifacts,
         layers=read_layer_report(report, where) if layers else None,
         sensitivity=read_sensitivity_report(report, where) if sensitivity else None,
+        why_not=rows,
+        time_shares=_time_shares(rows, bundle, measured) if rows is not None and measured else None,
     )
+
+
+def _time_shares(rows: Sequence[WhyNot], bundle: Bundle, measured: Sequence[Path]) -> dict[WhyNot, float]:
+    from edgecompile.report_page.measured import read_measured
+    from edgecompile.report_page.why_not_times import time_shares
+
+    documents = read_measured(measured, {item.sha256 for item in bundle.artifacts})
+    return time_shares(rows, bundle.artifacts, documents.times)
 
 
 def detect_format(data: bytes, suffix: str = "") -> str | None:

@@ -22,19 +22,45 @@ if TYPE_CHECKING:
 Precision = Literal["int8", "int8-dynamic", "int8-weights", "int4-weights", "fp32"]
 
 
+class Reason(str):
+    """Why something is not done, with what its author can change; a plain string where that is nothing.
+
+    Attributes:
+        change: One sentence that says what to do.
+    """
+
+    change: str
+
+    def __new__(cls, why: str, *, change: str = "") -> Reason:
+        """Return the sentence that says why."""
+        reason = super().__new__(cls, why)
+        reason.change = change
+        return reason
+
+
 @dataclass(frozen=True, kw_only=True)
 class Declined:
     """One thing that was not done, and why: a row of the report's why-not table.
 
+    `edgecompile.decline.decline` makes one of a node, with what the node costs.
+
     Attributes:
         what: The operator, or the node's name in the graph.
-        where: The user's source line, `file.py:12`, or "" where the graph does not know it.
+        where: The user's source line, `file.py:12`, else the module, or "" where the graph knows neither.
         reason: Why, in a sentence for the model's author.
+        change: What to do about it, in a sentence; "" where nothing is known to help.
+        macs: Multiply-accumulates of the operator for one sample; 0 where it has none.
+        moved_bytes: What the operator reads and writes for one sample; 0 where that is not known.
+        timed_as: What a trace calls it that tells the times of operators; "" where no trace does.
     """
 
     what: str
     where: str
     reason: str
+    change: str = ""
+    macs: int = 0
+    moved_bytes: int = 0
+    timed_as: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

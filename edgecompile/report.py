@@ -29,6 +29,8 @@ from edgecompile.pruning.sparsity_report import SparsityReport
 from edgecompile.sensitivity import SensitivityReport
 from edgecompile.sensitivity_text import sensitivity_text
 from edgecompile.text_table import render, table
+from edgecompile.why_not import WhyNot, to_dicts, why_not_rows
+from edgecompile.why_not_text import why_not_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ class Report:
             parts.append(sensitivity_text(self.sensitivity))
         why_not = self.why_not()
         if why_not:
-            parts += ["not done, and why\n", render(_why_not_table(why_not))]
+            parts += ["not done, and why\n", why_not_text(why_not)]
         return "\n".join(parts)
 
     def json(self) -> str:
@@ -142,18 +144,13 @@ class Report:
             "input_ranges": [dataclasses.asdict(row) for row in self.input_ranges],
             "findings": [dataclasses.asdict(row) for row in self.findings],
             "steps": [dataclasses.asdict(step) for step in self.program.steps],
-            "why_not": [{"stage": stage, **dataclasses.asdict(row)} for stage, row in self.why_not()],
+            "why_not": to_dicts(self.why_not()),
         }
         return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
-    def why_not(self) -> list[tuple[str, Declined]]:
-        """Return everything that was not done, with the stage that declined it."""
-        rows = [(step.name, row) for step in self.program.steps for row in step.declined]
-        rows += [("quantize", row) for row in self.program.unquantized]
-        rows += [
-            (f"emit {item.format}", row) for item in self.artifacts for row in self.declined[item.format]
-        ]
-        return rows
+    def why_not(self) -> list[WhyNot]:
+        """Return everything that was not done, in the order of the build."""
+        return why_not_rows(self.program, self.declined, self.costs.macs)
 
     def _float_bytes(self) -> int:
         return self.program.float_weight_bytes
@@ -250,13 +247,6 @@ def quality_dict(row: Quality) -> dict[str, Any]:
         if found is not None:
             found["sqnr_db"] = storable(found["sqnr_db"])
     return document
-
-
-def _why_not_table(rows: Sequence[tuple[str, Declined]]) -> Table:
-    filled = table("stage", "what", "where", "why")
-    for stage, row in rows:
-        filled.add_row(*(Text(cell) for cell in (stage, row.what, row.where, row.reason)))
-    return filled
 
 
 def _percent(share: float | None) -> str:

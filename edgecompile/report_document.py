@@ -20,6 +20,7 @@ from edgecompile.pruning.sparsity_report import CompressedArtifact, SparseLayer
 from edgecompile.sample_scores import SampleScores
 from edgecompile.sensitivity import SensitivityReport
 from edgecompile.strict_toml import STRICT, parse
+from edgecompile.why_not import WhyNot
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -73,17 +74,6 @@ class ArtifactRow:
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
-class WhyNotRow:
-    """One thing that was not done, and the stage that declined it."""
-
-    stage: str
-    what: str
-    where: str
-    reason: str
-
-
-@with_config(STRICT)
-@dataclass(frozen=True, kw_only=True)
 class SparsityDocument:
     """What was zeroed, and what it buys; `edgecompile.pruning.sparsity_report.SparsityReport`."""
 
@@ -126,7 +116,7 @@ class ReportDocument:
     input_ranges: tuple[InputRange, ...]
     findings: tuple[Finding, ...]
     steps: tuple[StepRecord, ...]
-    why_not: tuple[WhyNotRow, ...]
+    why_not: tuple[WhyNot, ...]
 
 
 def read_report(bundle: Bundle) -> ReportDocument:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from edgecompile.cli.options import KeyValue, json_option, traceback_option
 from edgecompile.errors import UsageError
 from edgecompile.program import Precision
+
+if TYPE_CHECKING:
+    from edgecompile.settings import BuildSettings
 
 
 @click.command("build")
@@ -71,7 +74,11 @@ from edgecompile.program import Precision
     metavar="N",
     help="Processes that lower at once. Default: as fits.",
 )
-@click.option("--plan", is_flag=True, help="Print the settings and where each comes from; build nothing.")
+@click.option(
+    "--plan",
+    is_flag=True,
+    help="Print the settings, and predict what is quantized and delegated.",
+)
 @json_option
 @traceback_option
 def command(
@@ -94,7 +101,7 @@ def command(
     if plan:
         from edgecompile.compile import plan as planned_stages
 
-        _print_plan(settings.plan(), planned_stages(settings), as_json)
+        _print_plan(settings, planned_stages(settings), as_json)
         return
     from edgecompile.cli.output import print_json
     from edgecompile.cli.show_progress import shown_progress
@@ -118,20 +125,31 @@ def _all_targets(said: dict[str, Any]) -> tuple[str, ...]:
     return target_names()
 
 
-def _print_plan(settings: tuple[Any, ...], stages: list[tuple[str, bool]], as_json: bool) -> None:
+def _print_plan(settings: BuildSettings, stages: list[tuple[str, bool]], as_json: bool) -> None:
     from dataclasses import asdict
 
-    from edgecompile.cli.output import print_json, print_table
+    from edgecompile.cli.output import print_json, print_table, terminal_width
+    from edgecompile.cli.show_progress import shown_progress
     from edgecompile.setting import show_value
 
+    if not as_json:  # what follows takes seconds, or fails
+        rows = [(setting.name, show_value(setting.value), setting.origin) for setting in settings.plan()]
+        print_table(("setting", "value", "origin"), rows)
+        if stages:
+            click.echo()
+            print_table(
+                ("stage", "from the cache"),
+                [(name, "reused" if there else "runs") for name, there in stages],
+            )
+        click.echo()
+    with shown_progress() as progress:
+        from edgecompile.foresee import foresee
+
+        coverage = foresee(settings, progress)
     if as_json:
         reuse = [{"stage": stage, "reused": reused} for stage, reused in stages]
-        print_json({"plan": [asdict(setting) for setting in settings], "stages": reuse})
+        plan = [asdict(setting) for setting in settings.plan()]
+        print_json({"plan": plan, "stages": reuse, "coverage": [item.to_dict() for item in coverage]})
         return
-    rows = [(setting.name, show_value(setting.value), setting.origin) for setting in settings]
-    print_table(("setting", "value", "origin"), rows)
-    if stages:
-        click.echo()
-        print_table(
-            ("stage", "from the cache"), [(name, "reused" if there else "runs") for name, there in stages]
-        )
+    for item in coverage:
+        click.echo(item.text(terminal_width()))

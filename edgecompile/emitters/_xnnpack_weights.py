@@ -14,9 +14,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, source_line
-from edgecompile.program import Declined
-from edgecompile.quantize.layers import DEQUANTIZE_PER_CHANNEL, described
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor
+from edgecompile.program import Declined, Reason
+from edgecompile.quantize.layers import DEQUANTIZE_PER_CHANNEL
 
 if TYPE_CHECKING:
     from executorch.backends.xnnpack.partition.config.xnnpack_config import XNNPartitionerConfig
@@ -38,14 +39,12 @@ def for_float_activations(exported: ExportedProgram) -> tuple[ExportedProgram, t
                 _separate_bias(editor, reader)
                 continue
             reader.update_arg(1, editor.add_constant(f"{reader.name}_weight", _values(editor, weight)))
-            declined.append(
-                Declined(
-                    what=described(reader),
-                    where=source_line(reader),
-                    reason="its quantized weight is stored in float: XNNPACK has no convolution of float "
-                    "activations and integer weights",
-                )
+            reason = Reason(
+                "its quantized weight is stored in float: XNNPACK has no convolution of float activations "
+                "and integer weights",
+                change="build with the precision int8",
             )
+            declined.append(decline(reader, reason))
     editor.graph.eliminate_dead_code()
     return editor.finish(), tuple(declined)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -12,16 +11,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.utils._pytree import tree_map_only
 
 from edgecompile.artifact import Emitted
+from edgecompile.emitter import Foreseen
 from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
 from edgecompile.emitters._edge_passes import only_useful_edge_passes
 from edgecompile.emitters._fixed_signature import quick_partitioner
 from edgecompile.emitters._known_versions import is_known
 from edgecompile.emitters._light_import import import_executorch
+from edgecompile.emitters._outside_delegate import (
+    computing_calls,
+    is_delegate_call,
+    outside_rows,
+    partitioner_reasons,
+    schema_name,
+)
 from edgecompile.emitters._xnnpack_forms import in_delegate_forms
 from edgecompile.emitters._xnnpack_passes import only_useful_passes
 from edgecompile.emitters._xnnpack_prelu import prelu_on_pictures
@@ -29,20 +36,13 @@ from edgecompile.emitters._xnnpack_weights import configs_with_float_activations
 from edgecompile.engine import captured_stderr
 from edgecompile.engines.executorch import Executorch as Engine
 from edgecompile.errors import LoweringFailedError
-from edgecompile.graph_edit import no_host_kernels, shape_of, source_line, user_input_names
+from edgecompile.graph_edit import no_host_kernels, shape_of, user_input_names
 from edgecompile.program import Declined, QuantizedProgram
 
 if TYPE_CHECKING:
     from executorch.exir import EdgeCompileConfig, EdgeProgramManager
 
     from edgecompile.target import EmitSettings
-
-_PARTITIONER_LOGGERS = (
-    "executorch.backends.xnnpack.partition.config.xnnpack_config",
-    "executorch.backends.xnnpack.partition.config.gemm_configs",
-    "executorch.backends.xnnpack.partition.config.generic_node_configs",
-    "executorch.backends.xnnpack.partition.config.quant_affine_configs",
-)
 
 
 class Executorch:
@@ -59,32 +59,20 @@ class Executorch:
         Raises:
             LoweringFailedError: ExecuTorch has no kernel for an operator, or its lowering fails.
         """
-        with captured_stderr(), warnings.catch_warnings(), no_host_kernels():
-            warnings.simplefilter("ignore")
-            import_executorch()
+        with _lowering():
             from executorch.exir import ExecutorchBackendConfig
             from executorch.exir.passes import MemoryPlanningPass
 
-            try:
-                exported, in_float, rules = _prepared(program)
-                with _reasons() as reasons:
-                    edge = _lower(exported, delegate=settings.delegate == "xnnpack", rules=rules)
-                graph_module = edge.exported_program().graph_module
-                operators = _operators(graph_module)
-                delegates = _delegates(graph_module)
-                declined = (*in_float, *_outside(graph_module, reasons))
-                # Inputs are planned at their largest size; those of a large batch stay the caller's.
-                planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
-                _keep_delegate_outputs(graph_module)
-                with deferred_code():
-                    lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
-                data = bytes(lowered.buffer)
-            except Exception as error:
-                first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-                raise LoweringFailedError(
-                    f"ExecuTorch cannot lower the program: {type(error).__name__}: {first}",
-                    hint="leave the format out with --format, or replace the operator in the model",
-                ) from error
+            edge, declined = _delegated_program(program, settings)
+            graph_module = edge.exported_program().graph_module
+            operators = _operators(graph_module)
+            delegates = _delegates(graph_module)
+            # Inputs are planned at their largest size; those of a large batch stay the caller's.
+            planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
+            _keep_delegate_outputs(graph_module)
+            with deferred_code():
+                lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+            data = bytes(lowered.buffer)
         return Emitted(
             format=Executorch.format,
             engine=Executorch.engine,
@@ -94,6 +82,60 @@ class Executorch:
             delegates=dict(sorted(delegates.items())),
             declined=declined,
         )
+
+    @staticmethod
+    def foresee(program: QuantizedProgram, settings: EmitSettings) -> Foreseen:
+        """Return what `emit` would say: everything is the same, but the delegate compiles nothing.
+
+        Raises:
+            LoweringFailedError: ExecuTorch's lowering fails.
+        """
+        with _lowering(), _delegate_that_compiles_nothing():
+            edge, declined = _delegated_program(program, settings)
+            delegates = _delegates(edge.exported_program().graph_module)
+        return Foreseen(delegates=dict(sorted(delegates.items())), declined=declined)
+
+
+@contextmanager
+def _lowering() -> Iterator[None]:
+    """Keep ExecuTorch quiet, and say what fails in it."""
+    with captured_stderr(), warnings.catch_warnings(), no_host_kernels():
+        warnings.simplefilter("ignore")
+        import_executorch()
+        try:
+            yield
+        except Exception as error:
+            first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+            raise LoweringFailedError(
+                f"ExecuTorch cannot lower the program: {type(error).__name__}: {first}",
+                hint="leave the format out with --format, or replace the operator in the model",
+            ) from error
+
+
+@contextmanager
+def _delegate_that_compiles_nothing() -> Iterator[None]:
+    """Let XNNPACK's part of the lowering, which takes most of its time, give an empty program."""
+    from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
+    from executorch.exir.backend.backend_details import PreprocessResult
+
+    stock = XnnpackBackend.preprocess
+    XnnpackBackend.preprocess = staticmethod(lambda *_: PreprocessResult(processed_bytes=b""))
+    try:
+        yield
+    finally:
+        XnnpackBackend.preprocess = staticmethod(stock)
+
+
+def _delegated_program(
+    program: QuantizedProgram, settings: EmitSettings
+) -> tuple[EdgeProgramManager, tuple[Declined, ...]]:
+    """Return the program with its delegate calls, and what is in float or outside these."""
+    delegate = settings.delegate == "xnnpack"
+    exported, in_float, rules = _prepared(program)
+    with partitioner_reasons() as reasons:
+        edge = _lower(exported, delegate=delegate, rules=rules)
+    outside = outside_rows(edge.exported_program().graph_module, exported, reasons, delegate=delegate)
+    return edge, (*in_float, *outside)
 
 
 def _prepared(program: QuantizedProgram) -> tuple[ExportedProgram, tuple[Declined, ...], list[Any] | None]:
@@ -130,7 +172,7 @@ def _lower(
             edge = to_edge(exported, compile_config=_config(whole))
         with deferred_code():
             edge = edge.to_backend(partitioner)
-        left_out = {node.target for node in _computing(edge.exported_program().graph_module)}
+        left_out = {node.target for node in computing_calls(edge.exported_program().graph_module)}
         if left_out.isdisjoint(aten_to_edge(operator) for operator in whole):
             return edge
         return to_edge_transform_and_lower(exported, partitioner=[partitioner], compile_config=_config())
@@ -150,52 +192,9 @@ def _has_dynamic_input(exported: ExportedProgram) -> bool:
     return any(isinstance(size, torch.SymInt) for node in nodes for size in shape_of(node))
 
 
-@contextmanager
-def _reasons() -> Iterator[dict[str, str]]:
-    """Collect the partitioner's reasons, by node name; it gives them to its debug log only."""
-    reasons: dict[str, str] = {}
-
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            node, reason = getattr(record.msg, "node", None), getattr(record.msg, "reason", "")
-            if isinstance(node, Node):
-                reasons.setdefault(node.name, reason)
-
-    handler = Collect()
-    loggers = [logging.getLogger(name) for name in _PARTITIONER_LOGGERS]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
-    try:
-        yield reasons
-    finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-            logger.propagate = propagate
-
-
-def _is_delegate_call(node: Node) -> bool:
-    return "executorch_call_delegate" in str(node.target)
-
-
-def _computing(graph_module: GraphModule) -> Iterator[Node]:
-    """Yield the calls outside every delegate that are more than bookkeeping."""
-    for node in graph_module.graph.nodes:
-        if node.op == "call_function" and "getitem" not in str(node.target) and not _is_delegate_call(node):
-            yield node
-
-
-def _name(node: Node) -> str:
-    schema: Any = getattr(node.target, "_schema", None)
-    return str(schema.name) if schema is not None else str(node.target)
-
-
 def _delegated(graph_module: GraphModule) -> Iterator[tuple[str, GraphModule]]:
     for node in graph_module.graph.nodes:
-        if _is_delegate_call(node):
+        if is_delegate_call(node):
             lowered: Any = getattr(graph_module, str(node.args[0]))
             yield str(lowered.backend_id), lowered.original_module.graph_module
 
@@ -205,7 +204,7 @@ def _keep_delegate_outputs(graph_module: GraphModule) -> None:
     if not is_known("executorch", "torch"):
         return
     for node in graph_module.graph.nodes:
-        if _is_delegate_call(node):
+        if is_delegate_call(node):
             lowered: Any = getattr(graph_module, str(node.args[0]))
             # As traced: without a gradient, even of trainable weights.
             outputs = tree_map_only(torch.Tensor, torch.Tensor.detach, tuple(node.meta["val"]))
@@ -222,14 +221,6 @@ def _delegates(graph_module: GraphModule) -> Counter[str]:
 
 def _operators(graph_module: GraphModule) -> Counter[str]:
     inside = [inner for _, inner in _delegated(graph_module)]
-    return Counter(_name(node) for module in (graph_module, *inside) for node in _computing(module))
-
-
-def _outside(graph_module: GraphModule, reasons: dict[str, str]) -> Iterator[Declined]:
-    for node in _computing(graph_module):
-        reason = reasons.get(node.name, "XNNPACK's partitioner has no rule for it")
-        yield Declined(
-            what=f"{_name(node)} ({node.name})",
-            where=source_line(node),
-            reason=f"runs outside the delegate: {reason}",
-        )
+    return Counter(
+        schema_name(node) for module in (graph_module, *inside) for node in computing_calls(module)
+    )

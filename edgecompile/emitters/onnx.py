@@ -18,21 +18,19 @@ import torch
 from onnx_ir.passes.common import OutputFixPass, TopologicalSortPass
 
 from edgecompile.artifact import Emitted
+from edgecompile.emitters._onnx_in_float import left_in_float
 from edgecompile.emitters._onnx_qdq import prepare_for_fusion
 from edgecompile.emitters._onnx_quick_export import quick_export
 from edgecompile.emitters._onnx_weights import lower_weights
-from edgecompile.engines.onnxruntime import Onnxruntime, optimized_graph
+from edgecompile.engines.onnxruntime import Onnxruntime
 from edgecompile.errors import LoweringFailedError
-from edgecompile.graph_edit import source_line
-from edgecompile.program import Declined, QuantizedProgram
+from edgecompile.program import QuantizedProgram
 from edgecompile.quantize.dynamic_layers import with_float_activations
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from edgecompile.target import EmitSettings
-
-_COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul")
 
 
 class Onnx:
@@ -70,8 +68,12 @@ class Onnx:
             data=data,
             operators=dict(sorted(operators.items())),
             delegates={},
-            declined=_left_in_float(data, program.exported) if program.precision == "int8" else (),
+            declined=left_in_float(data, program) if program.precision == "int8" else (),
         )
+
+    @staticmethod
+    def foresee(program: QuantizedProgram, settings: EmitSettings) -> None:
+        """Return None: ONNX Runtime itself decides what it fuses, and wants the artifact for that."""
 
 
 def _export(exported: ExportedProgram, opset: int) -> onnx.ModelProto:
@@ -194,14 +196,3 @@ def _checked_bytes(model: onnx.ModelProto) -> bytes:
         first_line = str(error).strip().splitlines()[0]
         raise LoweringFailedError("the exported ONNX model is not valid", found=first_line) from error
     return data
-
-
-def _left_in_float(data: bytes, exported: ExportedProgram) -> tuple[Declined, ...]:
-    """Return the convolutions and linears that ONNX Runtime did not fuse into integer operators."""
-    lines = {node.name: source_line(node) for node in exported.graph.nodes}
-    reason = "ONNX Runtime computes it in float: its inputs or its output are not quantized"
-    return tuple(
-        Declined(what=f"{node.op_type} {node.name}", where=lines.get(node.name, ""), reason=reason)
-        for node in optimized_graph(data).node
-        if node.op_type in _COMPUTING
-    )

@@ -16,12 +16,14 @@ import torch
 from torch.fx import Node
 
 from edgecompile.artifact import Emitted
+from edgecompile.decline import decline
+from edgecompile.emitter import Foreseen
 from edgecompile.emitters._torchscript_layers import LOWERINGS, quantized_weight, quint8
 from edgecompile.engines.torchscript_lite import TorchscriptLite as Engine
 from edgecompile.engines.torchscript_lite import qnnpack
 from edgecompile.errors import LoweringFailedError
-from edgecompile.graph_edit import source_line, user_input_names
-from edgecompile.program import Declined, QuantizedProgram
+from edgecompile.graph_edit import user_input_names
+from edgecompile.program import Declined, QuantizedProgram, Reason
 from edgecompile.quantize.dynamic_layers import DynamicLayer, dynamic_layers
 from edgecompile.quantize.layers import (
     DEQUANTIZE,
@@ -29,7 +31,6 @@ from edgecompile.quantize.layers import (
     QUANTIZE,
     QuantizedLayer,
     constants_of,
-    described,
     parameters_of,
     quantized_layers,
     weights_of,
@@ -75,6 +76,14 @@ class TorchscriptLite:
             delegates={},
             declined=tuple(printer.declined),
         )
+
+    @staticmethod
+    def foresee(program: QuantizedProgram, settings: EmitSettings) -> Foreseen:
+        """Return what `emit` would say."""
+        with qnnpack(), torch.no_grad():
+            printer = Printer(program)
+            printer.source()
+        return Foreseen(delegates={}, declined=tuple(printer.declined))
 
 
 _classes: dict[str, type[torch.nn.Module]] = {}
@@ -166,14 +175,12 @@ class Printer:
         attribute = self.attribute(node.all_input_nodes[0].name, quantized_weight(weights))
         self.assign(node.name, "aten::dequantize", attribute)
         for reader in node.users:
-            self.declined.append(
-                Declined(
-                    what=described(reader),
-                    where=source_line(reader),
-                    reason="its weight is stored in 8 bits and dequantized at every run: PyTorch has no "
-                    "kernel for float activations and integer weights",
-                )
+            reason = Reason(
+                "its weight is stored in 8 bits and dequantized at every run: PyTorch has no kernel for "
+                "float activations and integer weights",
+                change="build with the precision int8, or ship another format",
             )
+            self.declined.append(decline(reader, reason))
 
     def assign(self, name: str, operator: str, *arguments: str) -> None:
         """Print a call and count it."""
@@ -223,14 +230,9 @@ class Printer:
         self.assign(node.name, "aten::quantize_per_tensor", value, scale, zero_point, "torch.quint8")
 
     def _print_in_float(self, layer: QuantizedLayer) -> None:
-        reason = _FLOAT_REASONS.get(layer.kind, "PyTorch has no quantized kernel for it")
-        self.declined.append(
-            Declined(
-                what=f"{layer.kind} ({layer.name})",
-                where=layer.where,
-                reason=f"computes in float between dequantize and quantize: {reason}",
-            )
-        )
+        reason = _FLOAT_REASONS.get(layer.kind, _NO_KERNEL)
+        between = Reason(f"computes in float between dequantize and quantize: {reason}", change=reason.change)
+        self.declined.append(decline(layer.compute, between))
         for node in layer.inputs:
             if self._feeds_layers_only(node):
                 self.assign(node.name, "aten::dequantize", str(node.args[0]))
@@ -256,5 +258,12 @@ _PYTHON_FORMS: dict[Any, str] = {
     operator.floordiv: "{} // {}",
 }
 _FLOAT_REASONS = {
-    "mean": "the quantized kernel gives the output its input's scale, which wastes most of its range",
+    "mean": Reason(
+        "the quantized kernel gives the output its input's scale, which wastes most of its range",
+        change="ship a format whose engine has a kernel for it: pte or onnx",
+    ),
 }
+_NO_KERNEL = Reason(
+    "PyTorch has no quantized kernel for it",
+    change="use operators that it has kernels for, or ship a format whose engine has",
+)

@@ -8,9 +8,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 _CLAMPS = (
@@ -43,7 +44,7 @@ class CanonicalizeActivations:
             low, high = _bounds(node)
             reason = _why_not(node, low, high)
             if reason is not None:
-                declined.append(Declined(what="clamp", where=source_line(node), reason=reason))
+                declined.append(decline(node, reason, what="clamp"))
             elif low == 0 and high is None:
                 editor.replace(node, editor.insert(node, aten.relu.default, node.args[0]))
             elif node.target is not aten.hardtanh.default:
@@ -54,11 +55,14 @@ class CanonicalizeActivations:
 
 def _why_not(node: Node, low: object, high: object) -> str | None:
     if isinstance(low, Node) or isinstance(high, Node):
-        return "a bound is a tensor, and kernels take numbers"
+        return Reason("a bound is a tensor, and kernels take numbers", change="clamp to Python numbers")
     if not node.args[0].meta["val"].is_floating_point():  # type: ignore[union-attr]
         return "it does not compute in floating point"
     if (low is None or high is None) and not (low == 0 and high is None):
-        return "it has one bound, and no kernel's clamp takes an open one except relu's"
+        return Reason(
+            "it has one bound, and no kernel's clamp takes an open one except relu's",
+            change="give it both bounds, the other one beyond what the value can be",
+        )
     return None
 
 

@@ -8,10 +8,11 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 
@@ -33,9 +34,11 @@ class CanonicalizeAttention:
             if len(shape_of(node)) == 4:
                 continue
             if not _add_axis(editor, node):
-                what, where = operator_name(node), source_line(node)
-                reason = "it has other than three or four axes, or more than one dynamic size"
-                declined.append(Declined(what=what, where=where, reason=reason))
+                reason = Reason(
+                    "it has other than three or four axes, or more than one dynamic size",
+                    change="give it four axes, with the heads in the second, and fix all sizes but the batch",
+                )
+                declined.append(decline(node, reason, what=operator_name(node)))
         return outcome(editor, declined)
 
 

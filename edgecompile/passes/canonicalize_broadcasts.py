@@ -6,10 +6,11 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, same_shape, shape_of, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operand, operator_name, same_shape, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 _EXPANDS = (aten.expand.default, aten.expand_as.default)
@@ -44,9 +45,10 @@ class CanonicalizeBroadcasts:
             _separate(editor, node)
         for node in editor.calls(aten.stack.default):
             if static_sizes(node) is None:
-                what, where = operator_name(node), source_line(node)
-                reason = "more than one size of its result is dynamic"
-                declined.append(Declined(what=what, where=where, reason=reason))
+                reason = Reason(
+                    "more than one size of its result is dynamic", change="fix all sizes but the batch"
+                )
+                declined.append(decline(node, reason, what=operator_name(node)))
             else:
                 _concatenate(editor, node)
         return outcome(editor, declined)

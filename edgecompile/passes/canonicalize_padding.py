@@ -8,9 +8,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, shape_of, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 
@@ -41,8 +42,11 @@ class CanonicalizePadding:
         for node in editor.calls(aten.pad.default):
             mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
             if mode != "constant":
-                reason = f"its mode is {mode!r}, and engines have constant padding only"
-                declined.append(Declined(what="pad", where=source_line(node), reason=reason))
+                reason = Reason(
+                    f"its mode is {mode!r}, and engines have constant padding only",
+                    change="pad with zeros, as the padding of the convolution after it where there is one",
+                )
+                declined.append(decline(node, reason, what="pad"))
                 continue
             value = node.args[3] if len(node.args) > 3 else node.kwargs.get("value")
             new = editor.insert(node, aten.constant_pad_nd.default, node.args[0], node.args[1], value or 0.0)

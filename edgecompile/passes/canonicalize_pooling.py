@@ -8,10 +8,11 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, shape_of, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 
@@ -41,8 +42,7 @@ class CanonicalizePooling:
         for node in editor.calls(aten.adaptive_avg_pool2d.default):
             reason = _replace_adaptive(editor, node)
             if reason is not None:
-                where = source_line(node)
-                declined.append(Declined(what="adaptive_avg_pool2d", where=where, reason=reason))
+                declined.append(decline(node, reason, what="adaptive_avg_pool2d"))
         return outcome(editor, declined)
 
 
@@ -70,7 +70,7 @@ def _replace_adaptive(editor: ProgramEditor, node: Node) -> str | None:
     assert isinstance(source, Node)
     assert isinstance(wanted, list | tuple)
     if len(shape_of(source)) != 4:
-        return "its input has no batch dimension"
+        return Reason("its input has no batch dimension", change="give the model inputs with a batch of 1")
     height, width = shape_of(source)[2:]
     rows, columns = (
         size if want is None else want for size, want in zip((height, width), wanted, strict=True)
@@ -80,10 +80,15 @@ def _replace_adaptive(editor: ProgramEditor, node: Node) -> str | None:
         return None
     sizes = (height, width, rows, columns)
     if not all(isinstance(size, int) for size in sizes):
-        return "its input size is dynamic"
+        return Reason(
+            "its input size is dynamic", change="pool to 1x1, or export with a fixed height and width"
+        )
     height, width, rows, columns = cast("tuple[int, int, int, int]", sizes)
     if height % rows or width % columns:
-        return f"its {rows}x{columns} output does not divide its {height}x{width} input: the windows overlap"
+        return Reason(
+            f"its {rows}x{columns} output does not divide its {height}x{width} input: the windows overlap",
+            change="pool to a size that divides the input's, or choose another size of the model's input",
+        )
     kernel = [height // rows, width // columns]
     editor.replace(node, editor.insert(node, aten.avg_pool2d.default, source, kernel, kernel))
     return None

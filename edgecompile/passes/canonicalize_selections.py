@@ -11,10 +11,11 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 _SPLITS = (
@@ -24,6 +25,7 @@ _SPLITS = (
     aten.chunk.default,
     aten.unbind.int,
 )
+_DYNAMIC = Reason("more than one size of its result is dynamic", change="fix all sizes but the batch")
 
 
 class CanonicalizeSelections:
@@ -50,22 +52,24 @@ class CanonicalizeSelections:
             elif reason is None:
                 _replace_split(editor, node)
             else:
-                declined.append(Declined(what=operator_name(node), where=source_line(node), reason=reason))
+                declined.append(decline(node, reason, what=operator_name(node)))
         return outcome(editor, declined)
 
 
 def _why_not(node: Node) -> str | None:
     source = operand(node)
     if not isinstance(shape_of(source)[_axis(node)], int):
-        return "the size of the axis that it splits is dynamic"
+        return Reason(
+            "the size of the axis that it splits is dynamic", change="split an axis of a fixed size"
+        )
     if node.target is aten.select.int:
         if not isinstance(node.args[2], int):
-            return "what it selects is computed"
-        return None if static_sizes(node) is not None else "more than one size of its result is dynamic"
+            return Reason("what it selects is computed", change="select with a number")
+        return None if static_sizes(node) is not None else _DYNAMIC
     if any(user.target is not operator.getitem for user in node.users):
-        return "its parts are not read one by one"
+        return Reason("its parts are not read one by one", change="unpack what it returns")
     if node.target is aten.unbind.int and any(static_sizes(user) is None for user in node.users):
-        return "more than one size of its result is dynamic"
+        return _DYNAMIC
     return None
 
 

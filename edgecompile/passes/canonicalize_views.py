@@ -8,9 +8,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operator_name, same_shape, shape_of, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operator_name, same_shape, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 _CANONICAL = (aten.view.default, aten.reshape.default)
@@ -50,9 +51,10 @@ class CanonicalizeViews:
         for node in editor.calls(*_VIEWS):
             sizes = static_sizes(node)
             if sizes is None:
-                what, where = operator_name(node), source_line(node)
-                reason = "more than one size of its result is dynamic"
-                declined.append(Declined(what=what, where=where, reason=reason))
+                reason = Reason(
+                    "more than one size of its result is dynamic", change="fix all sizes but the batch"
+                )
+                declined.append(decline(node, reason, what=operator_name(node)))
                 continue
             _rewrite_view(editor, node, sizes)
         editor.graph.eliminate_dead_code()

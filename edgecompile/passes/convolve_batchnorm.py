@@ -6,11 +6,12 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 from edgecompile.passes.fold_batchnorm import is_in_inference, scale_and_shift
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 
@@ -35,16 +36,19 @@ class ConvolveBatchnorm:
         for node in editor.calls(aten.batch_norm.default):
             reason = is_in_inference(editor, node) or _rewrite(editor, node)
             if reason is not None:
-                declined.append(Declined(what=operator_name(node), where=source_line(node), reason=reason))
+                declined.append(decline(node, reason, what=operator_name(node)))
         return outcome(editor, declined)
 
 
 def _rewrite(editor: ProgramEditor, node: Node) -> str | None:
     source, sizes, rank = operand(node), static_sizes(node), len(shape_of(node))
     if rank != 4 and (sizes is None or rank not in (2, 3)):
-        return "it has other than four axes, and more than one dynamic size"
+        return Reason(
+            "it has other than four axes, and more than one dynamic size",
+            change="fix all sizes but the batch",
+        )
     if node.meta["val"].dtype != torch.float32:
-        return "it does not compute in float32"
+        return Reason("it does not compute in float32", change="compute in float32")
     scale, shift = scale_and_shift(editor, node)
     weight = editor.add_constant(f"{node.name}_weight", scale.float().reshape(-1, 1, 1, 1))
     bias = editor.add_constant(f"{node.name}_bias", shift.float())

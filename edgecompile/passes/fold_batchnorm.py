@@ -9,9 +9,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operator_name
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 
@@ -54,16 +55,22 @@ class FoldBatchnorm:
             if reason is None:
                 _fold(editor, node)
                 continue
-            declined.append(Declined(what=operator_name(node), where=source_line(node), reason=reason))
+            declined.append(decline(node, reason, what=operator_name(node)))
         return outcome(editor, declined)
 
 
 def is_in_inference(editor: ProgramEditor, node: Node) -> str | None:
     """Return why a normalization is no multiplication and addition of constants; None where it is."""
     if node.args[5]:
-        return "it normalizes with the statistics of the batch (training mode)"
+        return Reason(
+            "it normalizes with the statistics of the batch (training mode)",
+            change="give the norm running statistics (track_running_stats=True), and train with them",
+        )
     if _is_computed(editor, node.args[1:5]):
-        return "its weight, bias or statistics are computed, not constant"
+        return Reason(
+            "its weight, bias or statistics are computed, not constant",
+            change="store them as parameters or buffers",
+        )
     return None
 
 
@@ -90,16 +97,30 @@ def _why_not(editor: ProgramEditor, node: Node) -> str | None:  # noqa: PLR0911 
     if reason is not None:
         return reason
     if not isinstance(layer, Node) or layer.target not in _CHANNEL_AXIS:
-        return "no convolution or linear layer stands before it"
+        return Reason(
+            "no convolution or linear layer stands before it",
+            change="put the norm right after a convolution or linear layer, before the activation",
+        )
     if len(layer.users) > 1:
-        return f"the value of {layer.name} is used elsewhere too"
+        return Reason(
+            f"the value of {layer.name} is used elsewhere too", change="let the norm alone read that layer"
+        )
     weight = editor.constant(layer.args[1])
     if weight is None or _is_computed(editor, layer.args[2:3]):
-        return f"the weight or bias of {layer.name} is computed, not constant"
+        return Reason(
+            f"the weight or bias of {layer.name} is computed, not constant",
+            change="store it as a parameter or buffer",
+        )
     if layer.target in _TRANSPOSED and len(layer.args) > 6 and layer.args[6] != 1:
-        return f"{layer.name} is a grouped transposed convolution"
+        return Reason(
+            f"{layer.name} is a grouped transposed convolution",
+            change="use one group, or fold the norm by hand",
+        )
     if layer.meta["val"].dim() != weight.dim():
-        return f"it normalizes another axis than the features of {layer.name}"
+        return Reason(
+            f"it normalizes another axis than the features of {layer.name}",
+            change="normalize the axis of the layer's features",
+        )
     return None
 
 

@@ -6,9 +6,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node, map_arg
 
-from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operator_name
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 # A folded constant larger than this may not be larger than its inputs: it is stored in every artifact.
 _LARGE_BYTES = 1 << 22
@@ -41,8 +42,7 @@ class FoldConstants:
                         f"its value takes {value.nbytes / 1e6:.1f} MB, more than what it is computed from"
                     )
             if reason is not None:
-                what, where = operator_name(node), source_line(node)
-                declined.append(Declined(what=what, where=where, reason=reason))
+                declined.append(decline(node, reason, what=operator_name(node)))
                 continue
             editor.replace(node, editor.add_constant(f"{node.name}_folded", value))
         return outcome(editor, declined)
@@ -50,9 +50,9 @@ class FoldConstants:
 
 def _why_not(node: Node) -> str | None:
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
-        return "it is random"
+        return Reason("it is random", change="compute it once, and store it as a buffer")
     if not isinstance(node.meta.get("val"), torch.Tensor):
-        return "it returns several values"
+        return Reason("it returns several values", change="compute them once, and store them as buffers")
     return None
 
 

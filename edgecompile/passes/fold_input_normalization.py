@@ -9,12 +9,14 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, shape_of, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 _AFFINE = (aten.sub.Tensor, aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor)
+_IN_THE_APP = "normalize in the app, and take it out of the model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +58,7 @@ class FoldInputNormalization:
                 continue
             reason = _fold(editor, source, chain)
             if reason is not None:
-                where = source_line(chain[0])
-                declined.append(Declined(what="input normalization", where=where, reason=reason))
+                declined.append(decline(chain[0], reason, what="input normalization"))
         return outcome(editor, declined)
 
 
@@ -121,22 +122,31 @@ def _fold(editor: ProgramEditor, source: Node, chain: list[Node]) -> str | None:
     """Fold as much as is exact; return why something stays, or None if nothing does."""
     last = chain[-1]
     if len(last.users) != 1:
-        return "the normalized input is read more than once"
+        return Reason("the normalized input is read more than once", change=_IN_THE_APP)
     conv = next(iter(last.users))
     if conv.target is aten.constant_pad_nd.default or conv.target is aten.pad.default:
-        return "an explicit padding stands between it and the convolution"
+        return Reason(
+            "an explicit padding stands between it and the convolution",
+            change="pad before the normalization, or let the convolution pad",
+        )
     if conv.target is aten.conv2d.padding:
-        return f"the convolution's padding {conv.args[4:5]!r} is a word, not numbers"
+        return Reason(
+            f"the convolution's padding {conv.args[4:5]!r} is a word, not numbers",
+            change="give the padding as numbers",
+        )
     if conv.target is not aten.conv2d.default or conv.args[0] is not last:
-        return "no convolution reads it"
+        return Reason("no convolution reads it", change=_IN_THE_APP)
     groups = conv.args[6] if len(conv.args) > 6 else 1
     weight = editor.constant(conv.args[1])
     bias = conv.args[2] if len(conv.args) > 2 else None
     if weight is None or groups != 1 or (bias is not None and editor.constant(bias) is None):
-        return "the convolution that reads it is grouped, or its weight or bias is not constant"
+        return Reason(
+            "the convolution that reads it is grouped, or its weight or bias is not constant",
+            change=_IN_THE_APP,
+        )
     affine = _affine(editor, source, chain)
     if bool((affine.scale == 0).any()):
-        return "it multiplies a channel by zero"
+        return Reason("it multiplies a channel by zero", change="leave that channel out of the input")
     padding = cast("list[int]", conv.args[4]) if len(conv.args) > 4 else [0, 0]
     # Not `==`: with several standard deviations one mean is computed with several roundings.
     one_zero = torch.allclose(affine.zero, affine.zero[0], rtol=1e-12, atol=0)
@@ -159,9 +169,10 @@ def _fold(editor: ProgramEditor, source: Node, chain: list[Node]) -> str | None:
         _rescale(editor, conv, weight, scale_only)
         conv.update_arg(0, shifted)
         _erase(editor, chain)
-    return (
+    return Reason(
         "the convolution pads with zeros, which are zeros after the subtraction of a mean that differs "
-        "between channels: the subtraction stays (normalize in the app, or pad with 0 after it)"
+        "between channels: the subtraction stays",
+        change=_IN_THE_APP,
     )
 
 

@@ -6,9 +6,10 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operator_name, same_shape, source_line
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operator_name, same_shape
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import Declined
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 
@@ -73,10 +74,13 @@ class RemoveNoops:
             assert isinstance(source, Node)
             if editor.is_user_input(source) and node in editor.outputs():
                 declined.append(
-                    Declined(
+                    decline(
+                        node,
+                        Reason(
+                            "its value is an output of the model, which must not alias an input",
+                            change="do not return what the app passed in",
+                        ),
                         what=operator_name(node),
-                        where=source_line(node),
-                        reason="its value is an output of the model, which must not alias an input",
                     )
                 )
                 continue

@@ -18,6 +18,7 @@ from torchao.quantization.pt2e.quantizer import (
     SharedQuantizationSpec,
 )
 
+from edgecompile.program import Reason
 from edgecompile.quantize.layers import CLAMPS, WEIGHTED
 from edgecompile.quantize.observers import ActivationBounds, activation_observer, weight_observer
 from edgecompile.target import QuantizationSettings
@@ -74,11 +75,16 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
                 continue
             rule = _RULES.get(node.target)
             if node.name in self._kept:
-                reason: str | None = "the budget on quality does not hold with it in INT8"
+                reason: str | None = Reason(
+                    "the budget on quality does not hold with it in INT8", change="ask for a smaller budget"
+                )
             elif rule is None:
-                reason = "no engine here has an integer kernel for it"
+                reason = Reason(
+                    "no engine here has an integer kernel for it",
+                    change="use operators that have one: docs/quantization.md lists them",
+                )
             elif node.meta["val"].dtype != torch.float32:
-                reason = "it does not compute in float32"
+                reason = Reason("it does not compute in float32", change="compute in float32 where it can be")
             else:
                 reason = rule(self, node)
             if reason:
@@ -93,9 +99,9 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         source, weight = node.args[0], node.args[1]
         assert isinstance(source, Node)
         if not isinstance(weight, Node) or weight.op != "get_attr":
-            return "its weight is computed, not constant"
+            return Reason("its weight is computed, not constant", change="store it as a parameter")
         if len(node.args) > 4 and isinstance(node.args[4], str):
-            return "its padding is a word, not numbers"
+            return Reason("its padding is a word, not numbers", change="give it as numbers")
         inputs: dict[Node, Any] = {weight: self._weight}
         if is_foldable_padding(source):
             padded = source.args[0]
@@ -112,13 +118,17 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         """Addition or multiplication of two computed tensors, with a clamp after it."""
         left, right = node.args[0], node.args[1]
         if not isinstance(left, Node) or not isinstance(right, Node):
-            return "one operand is a number"
+            return Reason(
+                "one operand is a number", change="fold the number into the weights of a layer beside it"
+            )
         if "get_attr" in (left.op, right.op):
-            return "one operand is a constant"
+            return Reason(
+                "one operand is a constant", change="fold it into the weight or bias of a layer beside it"
+            )
         if node.kwargs.get("alpha", 1) != 1:
-            return "it scales an operand (alpha)"
+            return Reason("it scales an operand (alpha)", change="scale the weights of the layer before it")
         if not all(other.meta["val"].dtype == torch.float32 for other in (left, right)):
-            return "it does not compute in float32"
+            return Reason("it does not compute in float32", change="compute in float32")
         self._annotate_unit(node, dict.fromkeys((left, right), self._activation))
         return None
 
@@ -128,7 +138,10 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         assert isinstance(source, Node)
         keepdim = len(node.args) > 2 and node.args[2]
         if source.meta["val"].dim() != 4 or list(axes) != [2, 3] or not keepdim:  # type: ignore[arg-type]
-            return "it is no mean over height and width that keeps them"
+            return Reason(
+                "it is no mean over height and width that keeps them",
+                change="average over the last two axes of a value of four: mean([2, 3], keepdim=True)",
+            )
         self._annotate_unit(node, {source: self._activation})
         return None
 
@@ -137,7 +150,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         source = node.args[0]
         assert isinstance(source, Node)
         if not _is_quantized(source):
-            return "its input is in float"
+            return Reason("its input is in float", change="see what its input's row says")
         scale, zero_point = _BOUNDED[node.target]
         fixed = QuantizationSpec(
             dtype=torch.int8,
@@ -156,7 +169,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         source = node.args[0]
         assert isinstance(source, Node)
         if not _is_quantized(source):
-            return "its input is in float"
+            return Reason("its input is in float", change="see what its input's row says")
         self._annotate_unit(node, {source: self._activation})
         return None
 
@@ -167,7 +180,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         if node.target is aten.constant_pad_nd.default and is_foldable_padding(node):
             return None  # The rule of the convolution after it has the say.
         if not _is_quantized(source):
-            return "its input is in float"
+            return Reason("its input is in float", change="see what its input's row says")
         self._share(node, source)
         return None
 
@@ -176,7 +189,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         source = node.args[0]
         assert isinstance(source, Node)
         if node.target is aten.avg_pool2d.default and not _is_quantized(source):
-            return "its input is in float"
+            return Reason("its input is in float", change="see what its input's row says")
         self._share(node, source)
         return None
 
@@ -185,7 +198,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         sources = node.args[0]
         assert isinstance(sources, list | tuple)
         if any(not isinstance(source, Node) or source.op == "get_attr" for source in sources):
-            return "one of its inputs is a constant"
+            return Reason("one of its inputs is a constant", change="concatenate computed values alone")
         first = sources[0]
         shared = SharedQuantizationSpec((first, node))
         inputs = dict.fromkeys(sources[1:], shared) | {first: self._activation}

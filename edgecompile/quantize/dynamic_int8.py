@@ -13,7 +13,7 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import ProgramEditor
-from edgecompile.program import CapturedProgram, QuantizedProgram, step_record
+from edgecompile.program import CapturedProgram, QuantizedProgram, Reason, step_record
 from edgecompile.quantize.dynamic_layers import CHOOSE_PARAMETERS, DEQUANTIZE_DYNAMIC, QUANTIZE_DYNAMIC
 from edgecompile.quantize.layers import constant_bytes, constants_of
 from edgecompile.quantize.layers_in_float import PRODUCTS, reason_in_float, weights_in_float
@@ -44,7 +44,10 @@ def quantize_dynamic(program: CapturedProgram, settings: QuantizationSettings) -
     for layer in editor.calls(aten.linear.default):
         reason = reason_in_float(layer, constants)
         if reason is None and layer.meta["val"].dim() < 2:
-            reason = "its input is a single vector without a batch, which QNNPACK does not take"
+            reason = Reason(
+                "its input is a single vector without a batch, which QNNPACK does not take",
+                change="give it a batch of 1",
+            )
         if reason is not None:
             reasons[layer.name] = reason
             continue
@@ -53,7 +56,7 @@ def quantize_dynamic(program: CapturedProgram, settings: QuantizationSettings) -
         editor.rewrites += 1
     exported = editor.finish()
     step = step_record("quantize", started, program.exported, exported, rewrites=editor.rewrites)
-    other = "only linear layers are quantized at run time"
+    other = Reason("only linear layers are quantized at run time", change="build with the precision int8")
     return QuantizedProgram(
         name=program.name,
         precision="int8-dynamic",

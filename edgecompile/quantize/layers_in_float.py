@@ -9,9 +9,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.graph_edit import source_line
-from edgecompile.program import Declined
-from edgecompile.quantize.layers import constants_of, described
+from edgecompile.decline import decline
+from edgecompile.program import Declined, Reason
+from edgecompile.quantize.layers import constants_of
 
 aten = torch.ops.aten
 
@@ -29,11 +29,11 @@ def reason_in_float(layer: Node, constants: Collection[str]) -> str | None:
     weight, bias = layer.args[1], layer.args[2] if len(layer.args) > 2 else None
     assert isinstance(weight, Node)
     if weight.name not in constants:
-        return "its weight is computed, not constant"
+        return Reason("its weight is computed, not constant", change="store it as a parameter")
     if isinstance(bias, Node) and bias.name not in constants:
-        return "its bias is computed, not constant"
+        return Reason("its bias is computed, not constant", change="store it as a parameter")
     if layer.meta["val"].dtype != torch.float32:
-        return "it does not compute in float32"
+        return Reason("it does not compute in float32", change="compute in float32")
     return None
 
 
@@ -60,9 +60,11 @@ def weights_in_float(
         if reason is None and any(_is_weight(constants.get(source.name)) for source in node.all_input_nodes):
             reason = other
         if reason is None and node.target in products:
-            reason = "both its operands are computed at run time"
+            reason = Reason(
+                "both its operands are computed at run time", change="build with the precision int8"
+            )
         if reason is not None:
-            yield Declined(what=described(node), where=source_line(node), reason=reason)
+            yield decline(node, reason, timed_as=node.name)
 
 
 def _is_weight(value: torch.Tensor | None) -> bool:

@@ -18,14 +18,15 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from torchao.utils import _assert_and_get_unique_device
 
 from edgecompile.dataset import Dataset, spread
+from edgecompile.decline import decline
 from edgecompile.finding import Finding
 from edgecompile.graph_edit import ProgramEditor, operator_name, source_line
 from edgecompile.lift import lift
-from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, step_record
+from edgecompile.program import CapturedProgram, Declined, QuantizedProgram, Reason, step_record
 from edgecompile.progress import Progress
 from edgecompile.quantize.annotate import EdgeQuantizer
 from edgecompile.quantize.finiteness import all_finite, not_finite_error
-from edgecompile.quantize.layers import computing_nodes, constant_bytes, described, quantized_layers
+from edgecompile.quantize.layers import computing_nodes, constant_bytes, quantized_layers
 from edgecompile.quantize.observers import ActivationRange
 from edgecompile.target import QuantizationSettings
 
@@ -132,6 +133,17 @@ def _tell_of_channels(activations: Sequence[tuple[Node, torch.nn.Module]], progr
             observer.weights = program.sensitivities.get(name)
             if observer.weights is not None and reaches:
                 observer.beyond = values, observer.weights.flatten().repeat(2)
+
+
+def assumed_ranges(prepared: Prepared) -> Ranges:
+    """Return ranges as if every activation had gone from -1 to 1: what is quantized depends on no data."""
+    ranges: Ranges = {}
+    with _quiet():
+        for node, observer in _activation_calls(prepared.model):
+            observer(torch.tensor([-1.0, 1.0]))
+            state = observer.state_dict()
+            ranges[str(node.target)] = {key: value.detach() for key, value in state.items()}
+    return ranges
 
 
 def convert(prepared: Prepared, ranges: Ranges) -> QuantizedProgram:
@@ -248,7 +260,10 @@ def _in_float(exported: ExportedProgram, names: list[str], declined: dict[str, s
     for node, name in zip(nodes, names, strict=True):
         reason = declined.get(name)
         if reason is None and node not in inside:
-            reason = "its value is used both before and after its activation, or by an operator in float"
+            reason = Reason(
+                "its value is used both before and after its activation, or by an operator in float",
+                change="let its activation alone read it",
+            )
         if reason is not None:
-            rows.append(Declined(what=described(node), where=source_line(node), reason=reason))
+            rows.append(decline(node, reason, timed_as=node.name))
     return rows

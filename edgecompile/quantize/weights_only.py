@@ -13,7 +13,7 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import ProgramEditor
-from edgecompile.program import CapturedProgram, Precision, QuantizedProgram, step_record
+from edgecompile.program import CapturedProgram, Precision, QuantizedProgram, Reason, step_record
 from edgecompile.quantize.layers import WEIGHTED, constant_bytes, constants_of
 from edgecompile.quantize.layers_in_float import reason_in_float, weights_in_float
 from edgecompile.quantize.weights import WeightGrid, WeightStore
@@ -49,13 +49,16 @@ def quantize_weights(
             if wide is None:
                 grid = WeightGrid(bits=4, group_size=settings.weight_group_size)
             else:
-                reasons[layer.name] = f"its weight is stored in 8 bits: {wide}"
+                reasons[layer.name] = Reason(f"its weight is stored in 8 bits: {wide}", change=wide.change)
         layer.update_arg(1, store.dequantized(layer, grid))
         editor.rewrites += 1
     exported = editor.finish()
     step = step_record("quantize", started, program.exported, exported, rewrites=editor.rewrites)
     precision: Precision = "int4-weights" if bits == 4 else "int8-weights"
-    other = "only the weights of convolutions and linear layers are quantized"
+    other = Reason(
+        "only the weights of convolutions and linear layers are quantized",
+        change="build with the precision int8",
+    )
     return QuantizedProgram(
         name=program.name,
         precision=precision,
@@ -66,13 +69,18 @@ def quantize_weights(
     )
 
 
-def _reason_in_8_bits(layer: Node, constants: dict[str, torch.Tensor], group_size: int) -> str | None:
+def _reason_in_8_bits(layer: Node, constants: dict[str, torch.Tensor], group_size: int) -> Reason | None:
     """Return why a weight cannot be stored in groups of 4 bits, or None where it can be."""
     if layer.target is not aten.linear.default:
-        return "only linear layers have kernels for 4 bits"
+        return Reason(
+            "only linear layers have kernels for 4 bits", change="build with the precision int8-weights"
+        )
     weight = layer.args[1]
     assert isinstance(weight, Node)
     inputs = constants[weight.name].shape[1]
     if inputs % group_size:
-        return f"its {inputs} inputs are no multiple of the group of {group_size}"
+        return Reason(
+            f"its {inputs} inputs are no multiple of the group of {group_size}",
+            change="choose another width, or a weight_group_size that divides it",
+        )
     return None

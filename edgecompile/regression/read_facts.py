@@ -16,6 +16,7 @@ from edgecompile.regression.facts import ArtifactFacts, BuildFacts, InputFacts, 
 from edgecompile.regression.sketch import sketch
 from edgecompile.report_document import read_report
 from edgecompile.sample_scores import SampleScores
+from edgecompile.why_not import QUANTIZE
 
 
 def read_facts(bundle: Bundle, contents: Mapping[str, ArtifactContents] | None = None) -> BuildFacts:
@@ -63,7 +64,7 @@ def read_facts(bundle: Bundle, contents: Mapping[str, ArtifactContents] | None =
         calibration_sha256=report.calibration_sha256,
         float_correct=report.scores["float"].correct if "float" in report.scores else None,
         float_sketch=sketch([[value.numpy() for value in golden] for golden in float_outputs]),
-        float_operators=sum(row.stage == "quantize" for row in report.why_not),
+        float_operators=sum(row.stage == QUANTIZE for row in report.why_not),
         artifacts=artifacts,
         input_ranges={
             row.name: InputFacts(low=row.low, high=row.high, outside=round(row.outside, 6))

@@ -16,6 +16,8 @@ from edgecompile.report_page.measured import (
     TimedArtifact,
     Times,
 )
+from edgecompile.report_page.why_not_times import time_shares
+from edgecompile.why_not import WhyNot
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ class BundleFacts:
             for row in times.artifacts
             if row.sha256 in self.hashes and times.operators and row.artifact in times.operators
         ]
+
+    @cached_property
+    def time_shares(self) -> dict[WhyNot, float]:
+        """The share of an inference of each thing that was not done, where that was measured."""
+        return time_shares(self.report.why_not, self.artifacts, self.measured.times)
 
     @cached_property
     def missed(self) -> list[str]:

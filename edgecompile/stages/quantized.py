@@ -180,6 +180,23 @@ def quantized_program(
     return cache.result(Quantized(), key, make, "passes and quantize")
 
 
+def foreseen_program(
+    program: CapturedProgram, settings: QuantizationSettings, precision: Precision
+) -> QuantizedProgram:
+    """Return a float program as `quantized_program` would without data: its ranges are made up.
+
+    What is quantized is the same, unless the calibration splits channels or concatenations first.
+    """
+    if precision == "fp32":
+        return _keep_float(program)
+    if precision != "int8":
+        return _quantize_without_data(program, settings, precision)
+    from edgecompile.quantize.static_int8 import assumed_ranges, convert, prepare
+
+    prepared = prepare(program, settings)
+    return convert(prepared, assumed_ranges(prepared))
+
+
 def _read_by(precision: Precision, settings: QuantizationSettings) -> tuple[str, ...]:
     """Return the settings that a precision without calibration depends on."""
     in_groups = (str(settings.weight_group_size),) if precision == "int4-weights" else ()

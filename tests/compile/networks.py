@@ -68,6 +68,20 @@ class Block(nn.Module):
         return self.head(x.mean(1))
 
 
+class Sums(nn.Module):
+    """Running sums between linear layers, and a power whose exponent is no square: outside the delegate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(6)
+        self.first, self.second, self.last = nn.Linear(96, 64), nn.Linear(64, 64), nn.Linear(64, 10)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.first(rows)).cumsum(1)
+        x = functional.relu(self.second(x)).cumsum(1)
+        return self.last((x + 1).pow(0.3))
+
+
 class Outlier(nn.Module):
     """Two multiplications that make a large value huge, between convolutions."""
 
@@ -105,6 +119,10 @@ def several():
     return Several().eval(), (torch.rand(1, 6), torch.rand(1, 4), torch.randint(0, 10, (1, 5)))
 
 
+def sums():
+    return Sums().eval(), (torch.randn(4, 96),)
+
+
 def mlp():
     torch.manual_seed(3)
     layers = (nn.Linear(96, 256), nn.ReLU(), nn.Linear(256, 256, bias=False), nn.ReLU(), nn.Linear(256, 10))
@@ -135,6 +153,24 @@ def convolution():
 
 def block():
     return Block().eval(), (torch.randn(1, 12, 64),)
+
+
+def token_rows():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(16):
+        yield torch.randn(1, 12, 64, generator=generator)
+
+
+def tied_rows():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(16):
+        yield torch.randn(4, 256, generator=generator)
+
+
+def mlp_rows():
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(16):
+        yield torch.randn(4, 96, generator=generator)
 
 
 def outlier():

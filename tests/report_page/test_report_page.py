@@ -45,10 +45,31 @@ def test_what_was_built_stands_in_the_page(report, bundle, tmp_path):
         assert said in before_after, said
     assert "It has 3 samples only." in section(page, "findings")
     assert "in float: no kernel for it" in section(page, "layers")
-    assert "no kernel for it" in section(page, "why-not")
+    why_not = section(page, "why-not")
+    for said in (
+        "no kernel for it",
+        "quantization",
+        "leave it out",
+        "2.5 KB moved",
+        "delegation (pte)",
+        "12.5%",
+    ):
+        assert said in why_not, said
+    assert "cost why" in why_not
     assert "flag --output" in section(page, "how") and "2.13.0" in section(page, "environment")
     for item in load_bundle(bundle).artifacts:
         assert item.sha256 in section(page, "environment")
+
+
+def test_what_was_left_has_its_measured_time(report, bundle, tmp_path):
+    row = written.measured_row(bundle)
+    document = written.times(row)
+    spent = {"name": "bmm.out", "calls": 2, "milliseconds": 1.0, "share": 0.5}
+    document["operators"][row["artifact"]]["operators"] = [spent]
+    (tmp_path / "times.json").write_text(json.dumps(document))
+    report(bundle, "-o", "page.html", "--measured", tmp_path / "times.json")
+    why_not = section((tmp_path / "current/page.html").read_text(), "why-not")
+    assert "cost time why" in why_not and "12.5% of MACs 25.0%" in why_not
 
 
 def test_a_missed_threshold_is_the_verdict(report, tmp_path):

@@ -31,9 +31,9 @@ from edgecompile.report_document import (
     QualityRow,
     ReportDocument,
     SparsityDocument,
-    WhyNotRow,
 )
 from edgecompile.sensitivity import PartSensitivity, SensitivityReport
+from edgecompile.why_not import WhyNot
 
 ENGINES = {"pte": "executorch", "ptl": "torchscript-lite", "onnx": "onnxruntime"}
 
@@ -200,8 +200,22 @@ def full_report(count: int = 12, name: str = "net", label: str = "conv2d", **cha
             StepRecord(name="quantize", seconds=0.5, nodes_before=50, nodes_after=120, rewrites=count),
         ),
         why_not=(
-            WhyNotRow(
-                stage="quantize", what="softmax (softmax)", where="net.py:9", reason="no kernel for it"
+            WhyNot(
+                stage="quantize",
+                what="softmax (softmax)",
+                where="net.py:9",
+                reason="no kernel for it",
+                change="leave it out",
+                moved_bytes=2500,
+                timed_as="softmax",
+            ),
+            WhyNot(
+                stage="emit pte",
+                what="aten::bmm (matmul)",
+                where="net.py:8",
+                reason="outside",
+                macs_share=0.125,
+                timed_as="bmm",
             ),
         ),
     )

@@ -151,18 +151,23 @@ def test_build_prints_each_report(model, stub, capsys):
 
 def test_plan_builds_nothing(model, stub, capsys):
     stub("edgecompile.compile", "plan", lambda settings: [("capture", True), ("emit pte", False)])
+    said = SimpleNamespace(text=lambda width: "coverage of it", to_dict=lambda: {"operators": 3})
+    stub("edgecompile.foresee", "foresee", lambda settings, progress: (said,))
     assert _build(model, "--plan", "--dynamic-batch") == 0
     printed = capsys.readouterr().out
+    assert printed.endswith("\ncoverage of it\n")
     assert "flag --dynamic-batch" in printed and "target _defaults.toml" in printed
     assert re.search(r"capture +reused\nemit pte +runs", printed)
     assert _build(model, "--plan", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert {"name": "precision", "value": "fp32", "origin": "flag --precision"} in document["plan"]
     assert document["stages"][0] == {"stage": "capture", "reused": True}
+    assert document["coverage"] == [{"operators": 3}]
 
 
 def test_quantization_takes_numbers_booleans_and_words(model, stub, capsys):
     stub("edgecompile.compile", "plan", lambda settings: [])
+    stub("edgecompile.foresee", "foresee", lambda settings, progress: ())
     said = {
         "weight_bits": 7,
         "activation_percentile": 99.5,
@@ -188,6 +193,7 @@ def _word(value):
 
 def test_all_targets(model, stub, capsys):
     stub("edgecompile.compile", "plan", lambda settings: [])
+    stub("edgecompile.foresee", "foresee", lambda settings, progress: ())
     arguments = ["build", model, "--precision", "fp32", "--all-targets", "--plan", "--json"]
     assert main(arguments) == 0
     values = {row["name"]: row["value"] for row in json.loads(capsys.readouterr().out)["plan"]}
@@ -265,7 +271,8 @@ def test_inspect_prints(stub, capsys):
     assert capsys.readouterr().out == "{'layers': True, 'width': 110}\n"
     assert main(["inspect", "x", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"a": 1}
-    assert asked == [{"layers": layers, "sensitivity": False} for layers in (True, False)]
+    others = {"sensitivity": False, "why_not": False, "measured": ()}
+    assert asked == [{"layers": layers, **others} for layers in (True, False)]
 
 
 @pytest.mark.parametrize(
@@ -277,7 +284,7 @@ def test_inspect_prints(stub, capsys):
     ],
 )
 def test_what_a_command_raises(raised, status, code, stub, capsys):
-    def inspect(path, layers, sensitivity):
+    def inspect(path, **said):
         raise raised
 
     stub("edgecompile.inspect_artifact", "inspect", inspect)
@@ -296,7 +303,7 @@ def test_termination_signal_unwinds(stub, capsys):
     before = signal.getsignal(signal.SIGTERM)
     unwound = []
 
-    def inspect(path, layers, sensitivity):
+    def inspect(path, **said):
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             signal.pause()

@@ -173,8 +173,11 @@ def test_command(capsys):
 
 def test_plan_says_that_the_device_chose_the_target(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "net.py").write_text("")
-    build = ["build", "net.py:make", "--precision", "fp32", "--device", "pixel-6", "--plan", "--json"]
+    (tmp_path / "net.py").write_text(
+        "import torch\ndef make():\n    return torch.nn.Linear(2, 2), (torch.zeros(1, 2),)\n"
+    )
+    build = ["build", "net.py:make", "--precision", "fp32", "--device", "pixel-6", "--no-cache", "--plan"]
+    build.append("--json")
     assert main(build) == 0
     plan = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["plan"]}
     assert plan["target"] == {"name": "target", "value": ["android-arm64"], "origin": "device pixel-6"}
