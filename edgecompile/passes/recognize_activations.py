@@ -1,0 +1,97 @@
+"""Recognize activations that are written out, by what they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+from torch.nn import functional
+
+from edgecompile.graph_edit import ProgramEditor
+from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.graph_region import evaluated, regions_before
+
+aten = torch.ops.aten
+
+# What an activation may be written with; the values are all of one tensor, the rest are numbers.
+_PARTS = (
+    aten.add.Tensor,
+    aten.sub.Tensor,
+    aten.rsub.Scalar,
+    aten.mul.Tensor,
+    aten.div.Tensor,
+    aten.neg.default,
+    aten.pow.Tensor_Scalar,
+    aten.square.default,
+    aten.exp.default,
+    aten.erf.default,
+    aten.tanh.default,
+    aten.sigmoid.default,
+    aten.hardsigmoid.default,
+    aten.softplus.default,
+    aten.log1p.default,
+    aten.reciprocal.default,
+    aten.relu.default,
+    aten.relu6.default,
+    aten.hardtanh.default,
+    aten.clamp.default,
+    aten.clamp_min.default,
+    aten.clamp_max.default,
+    aten.to.dtype,
+)
+_ACTIVATIONS: tuple[
+    tuple[Callable[[torch.Tensor], torch.Tensor], Any, tuple[Any, ...], dict[str, Any]], ...
+] = (
+    (functional.silu, aten.silu.default, (), {}),
+    (functional.hardswish, aten.hardswish.default, (), {}),
+    (functional.hardsigmoid, aten.hardsigmoid.default, (), {}),
+    (functional.gelu, aten.gelu.default, (), {}),
+    (lambda x: functional.gelu(x, approximate="tanh"), aten.gelu.default, (), {"approximate": "tanh"}),
+    (functional.mish, aten.mish.default, (), {}),
+    (torch.sigmoid, aten.sigmoid.default, (), {}),
+    (functional.relu6, aten.hardtanh.default, (0.0, 6.0), {}),
+)
+# Where they are compared: everywhere that they bend, and beyond.
+_POINTS = torch.cat([torch.linspace(-12, 12, 2401), torch.tensor([-80.0, -40, -20, 20, 40, 80])])
+_TOLERANCE = 1e-5
+
+
+class RecognizeActivations:
+    """Rewrite an activation from its parts as the operator that engines have.
+
+    Before: `x (N, C) -> add(3) -> relu6 -> mul(x, .) -> div(6)`
+    After:  `x -> hardswish`
+
+    Whatever the parts are: what they compute is evaluated on a grid, and compared with silu, hardswish,
+    hardsigmoid, gelu (exact and by tanh), mish, sigmoid and relu6.
+
+    Declines when something else reads a part of it: it is computed anyway.
+    """
+
+    def run(self, program: ExportedProgram) -> PassOutcome:
+        """Return the program with activations in one operator each."""
+        editor = ProgramEditor(program)
+        for node in reversed(list(editor.calls(*_PARTS))):
+            if node.users and node.meta["val"].dtype == torch.float32:
+                _recognize(editor, node)
+        editor.graph.eliminate_dead_code()
+        return outcome(editor)
+
+
+def _recognize(editor: ProgramEditor, node: Node) -> None:
+    for source, region in regions_before(node, _PARTS):
+        if not _has_the_same_values(source, node):
+            continue
+        found = evaluated(source, region, _POINTS)
+        for function, target, arguments, keywords in _ACTIVATIONS:
+            if torch.allclose(found, function(_POINTS), rtol=_TOLERANCE, atol=_TOLERANCE):
+                editor.replace(node, editor.insert(node, target, source, *arguments, keywords=keywords))
+                return
+
+
+def _has_the_same_values(source: Node, node: Node) -> bool:
+    value, other = source.meta.get("val"), node.meta["val"]
+    return isinstance(value, torch.Tensor) and value.shape == other.shape and value.dtype == other.dtype

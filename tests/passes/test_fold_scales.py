@@ -1,0 +1,70 @@
+import pytest
+import torch
+from check_pass import Net, check_pass, operators, reasons
+from torch import nn
+
+X = torch.randn(2, 3, 8, 8)
+CHANNELS = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("function", "rewrites"),
+    [
+        (lambda net, x: net.conv(x) * net.channels, 1),
+        (lambda net, x: net.channels * net.conv(x) + 1, 2),
+        (lambda net, x: net.conv(x) / net.channels - net.channels, 2),
+        (lambda net, x: net.conv(x) * 2.5, 1),
+        (lambda net, x: 3 + net.conv(x) * net.channels, 2),
+        (lambda net, x: net.conv(x) / 4, 1),
+    ],
+)
+def test_factors_and_offsets_of_a_convolution(function, rewrites, bias):
+    net = Net(function, conv=nn.Conv2d(3, 4, 3, padding=1, bias=bias), channels=CHANNELS)
+    program = check_pass("fold-scales", net, X, rewrites=rewrites).program
+    assert "conv2d" in operators(program)
+    assert not {"mul", "div", "add", "sub"} & set(operators(program))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_layer_scale_of_tokens(dynamic):
+    net = Net(
+        lambda net, x: x + net.linear(x) * net.scale,
+        linear=nn.Linear(8, 8),
+        scale=nn.Parameter(torch.rand(8)),
+    )
+    program = check_pass("fold-scales", net, X, dynamic_batch=dynamic, rewrites=1).program
+    assert operators(program) == ["linear", "add"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: 1 - net.conv(x),
+        lambda net, x: 2 / net.conv(x),
+        lambda net, x: net.conv(x) * net.row,
+        lambda net, x: net.conv(x) * x.mean(),
+        lambda net, x: net.conv(x)[:, :1] * net.channels,
+    ],
+)
+def test_what_is_no_scale_of_a_feature_stays(function):
+    row = nn.Parameter(torch.rand(8))
+    net = Net(function, conv=nn.Conv2d(3, 4, 3, padding=1), channels=CHANNELS, row=row)
+    check_pass("fold-scales", net, X, rewrites=0)
+
+
+def test_declines_a_layer_that_is_read_elsewhere():
+    def function(net, x):
+        value = net.conv(x)
+        return value * net.channels + value.relu()
+
+    outcome = check_pass(
+        "fold-scales", Net(function, conv=nn.Conv2d(3, 4, 1), channels=CHANNELS), X, rewrites=0
+    )
+    assert "used elsewhere" in reasons(outcome)
+
+
+def test_declines_a_computed_weight():
+    net = Net(lambda _, x: torch.nn.functional.linear(x, x[0, 0]) * 2)
+    outcome = check_pass("fold-scales", net, X, rewrites=0)
+    assert "computed, not constant" in reasons(outcome)
