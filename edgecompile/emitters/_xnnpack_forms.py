@@ -38,13 +38,14 @@ from edgecompile.emitters._xnnpack_moves import (
     strided_slice,
 )
 from edgecompile.emitters._xnnpack_norms import group_norm, layer_norm, rms_norm
+from edgecompile.emitters._xnnpack_recurrent import gru, lstm
 from edgecompile.emitters._xnnpack_reductions import mean, total, variance, vector_norm
 from edgecompile.graph_edit import ProgramEditor
 from edgecompile.passes.canonicalize_views import CanonicalizeViews
 
 aten = torch.ops.aten
 
-# The replacement of a node; None leaves it as it is.
+# The replacement of a node; None leaves it as it is, or says that its readers have been replaced.
 Form = Callable[[ProgramEditor, Node], Node | None]
 
 FORMS: dict[Any, Form] = {
@@ -53,6 +54,8 @@ FORMS: dict[Any, Form] = {
     aten.group_norm.default: group_norm,
     aten.scaled_dot_product_attention.default: attention,
     aten.matmul.default: matmul,
+    aten.gru.input: gru,
+    aten.lstm.input: lstm,
     aten.softmax.int: softmax,
     aten.mean.dim: mean,
     aten.sum.dim_IntList: total,
@@ -94,6 +97,8 @@ def in_delegate_forms(exported: ExportedProgram) -> ExportedProgram:
         replacement = FORMS[node.target](editor, node)
         if replacement is not None:
             editor.replace(node, replacement)
+        elif not node.users:
+            editor.graph.erase_node(node)
     if not editor.rewrites:
         return exported
     return CanonicalizeViews().run(editor.finish()).program  # what the forms put around them often cancels

@@ -104,7 +104,7 @@ def find_counts(
     rows = [
         _rows(reader, statistics, settings.weight_limit)
         for reader in readers
-        if reader.node.name in statistics and operand(reader.node).name in statistics
+        if _is_measured(reader, statistics) and operand(reader.node).name in statistics
     ]
     before = sum(own.total(torch.ones(groups.count)) for own in rows)
     if not 0.75 * before > _LEAST_GAIN * noise:  # not even with half of every scale
@@ -166,6 +166,12 @@ def repeated_indices(exported: ExportedProgram, counts: torch.Tensor) -> dict[st
         if bool((counts[labels.ids] > 1).any()):
             (found[node.name],) = labels.kept(counts).values()
     return found
+
+
+def _is_measured(reader: Reader, statistics: Mapping[str, ChannelStatistics]) -> bool:
+    """Tell whether a layer's rows are what was measured: else another axis was taken for its channels."""
+    own = statistics.get(reader.node.name)
+    return own is not None and len(own.sensitivity) == len(reader.weight)
 
 
 def _sums_all(reader: Reader) -> bool:

@@ -102,6 +102,16 @@ FORMS = {
 }
 
 
+RECURRENT = {
+    "gru": lambda: nn.GRU(8, 5, batch_first=True),
+    "lstm": lambda: nn.LSTM(8, 5, batch_first=True),
+    "gru of two layers": lambda: nn.GRU(8, 5, num_layers=2, batch_first=True),
+    "lstm in both directions": lambda: nn.LSTM(8, 5, num_layers=2, bidirectional=True, batch_first=True),
+    "time first": lambda: nn.GRU(8, 5, bidirectional=True),
+    "without biases": lambda: nn.LSTM(8, 5, bias=False, batch_first=True),
+}
+
+
 class Function(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -111,11 +121,34 @@ class Function(nn.Module):
         return self.function(x)
 
 
+class Recurrent(nn.Module):
+    """What a recurrent layer gives, and its last states, as one."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        found, states = self.layer(x)
+        states = states if isinstance(states, tuple) else (states,)
+        return torch.cat([found.flatten(), *(state.flatten() for state in states)])
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_one_delegate_computes_it(name):
     shape, function = FORMS[name]
+    check(Function(function), shape)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_one_delegate_computes_a_recurrent_layer(name):
+    torch.manual_seed(0)
+    check(Recurrent(RECURRENT[name]()).eval(), TOKENS)
+
+
+def check(module, shape):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    source = SourceModel(name="net", module=Function(function), exported=None, example_inputs=(x,))
+    source = SourceModel(name="net", module=module, exported=None, example_inputs=(x,))
     captured = run_passes(capture(source, dynamic_batch=False), [item.name for item in TARGET.passes])
     program = QuantizedProgram(
         name="net",
@@ -129,7 +162,7 @@ def test_one_delegate_computes_it(name):
     assert emitted.declined == ()
     assert emitted.delegates == {"xnnpack": 1}
     (found,) = Engine.load(emitted.data, precise=True).run((x,))
-    expected = function(x)
+    expected = module(x).detach()
     assert found.shape == expected.shape
     error = float((found - expected).square().sum())
     assert error <= 1e-9 * float(expected.square().sum()), math.sqrt(error)

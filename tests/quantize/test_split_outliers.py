@@ -106,3 +106,12 @@ class Flat(nn.Module):
 def test_channels_that_something_sees_together_are_not_repeated():
     program = captured(Flat(), 1, 3, 4, 4)
     assert not _can_repeat(program.exported, find_groups(program.exported)).any()
+
+
+def test_layers_over_the_last_of_four_axes_are_left_alone():
+    """The channels of four axes are taken to be the second; a linear layer has its features last."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 7))
+    program, data = captured(net, 1, 4, 5, 6), samples(1, 4, 5, 6, count=4)
+    counts = find_fit(program, data, SETTINGS[0.1], QuietProgress()).counts
+    assert counts is None or bool((counts == 1).all())
