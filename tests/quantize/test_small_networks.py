@@ -28,7 +28,7 @@ NETWORKS = {
     "efficientnet": (networks.efficientnet, pictures, set()),
     "convnext": (networks.convnext, pictures, set()),
     "mobilevit": (networks.MobileVit, pictures, set()),
-    "bert": (networks.Bert, text, {"embedding"}),
+    "bert": (networks.Bert, text, {"embedding", "view_copy", "dim_order_ops::_to_dim_order_copy"}),
     "gru": (lambda: networks.Spotter(nn.GRU), sound, set()),
     "lstm": (lambda: networks.Spotter(nn.LSTM), sound, set()),
     "unet": (networks.UNet, pictures, set()),
