@@ -7,6 +7,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SYSTEM := $(VENV)/.system
 KOTLIN := $(VENV)/npm/node_modules/kotlin-compiler
+ZOO    := $(VENV)/zoo
 CXX_SOURCES = $(shell git ls-files '*.cpp' '*.h' 2>/dev/null)
 
 # One file of tests stays in one worker, which then builds what its tests share just once.
@@ -14,7 +15,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-slow check format clean
+.PHONY: help setup demo test test-slow zoo check format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +30,10 @@ test: $(READY) $(SYSTEM) ## run the tests (two processes)
 
 test-slow: $(READY) $(SYSTEM) $(KOTLIN) ## run the tests that take minutes
 	$(PYTEST) -m slow
+
+zoo: $(READY) $(ZOO) ## build some 190 networks in every format (hours; goes on where it was), and print the table
+	OMP_NUM_THREADS=1 EDGECOMPILE_ZOO=$(CURDIR)/$(ZOO) $(BIN)/python benchmarks/zoo.py --output build/zoo
+	@$(BIN)/python benchmarks/zoo.py --output build/zoo --table
 
 check: $(READY) ## lint, formatting and types, without changing anything
 	$(BIN)/ruff check .
@@ -86,6 +91,11 @@ $(KOTLIN): | $(READY) $(SYSTEM)
 	else \
 	  echo 'note: no npm or no java: tests that need a Kotlin or TypeScript compiler are skipped' >&2; \
 	fi
+
+# Beside the packages of the product, not among them: nothing of it may depend on timm.
+$(ZOO): benchmarks/zoo_requirements.txt | $(READY)
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $@ -r $<
+	@touch $@
 
 # Debian's python3.11 without python3.11-venv has no ensurepip: there, pip puts itself in.
 $(BIN)/pip:
