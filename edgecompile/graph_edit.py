@@ -115,6 +115,17 @@ class ProgramEditor:
         for node in self.calls():
             node.meta["val"] = fake_result(node, self._fake_mode())
 
+    def allow_any_layout(self) -> None:
+        """Let every view copy where it must, after an edit that changed memory layouts.
+
+        Before: `permute -> contiguous -> view`; the `contiguous` goes
+        After:  `permute -> reshape`
+        """
+        views = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+        for node in self.calls(*views):
+            node.target = torch.ops.aten.reshape.default
+        self.refresh()
+
     def outputs(self) -> tuple[Node, ...]:
         """Return the nodes that the program returns."""
         return output_nodes(self.graph)

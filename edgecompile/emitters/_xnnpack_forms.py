@@ -101,4 +101,5 @@ def in_delegate_forms(exported: ExportedProgram) -> ExportedProgram:
             editor.graph.erase_node(node)
     if not editor.rewrites:
         return exported
+    editor.allow_any_layout()
     return CanonicalizeViews().run(editor.finish()).program  # what the forms put around them often cancels

@@ -109,20 +109,27 @@ def insert_mean(editor: ProgramEditor, before: Node, source: Node, axes: Sequenc
 
 
 def _over_channels(editor: ProgramEditor, before: Node, source: Node, channels: int) -> Node:
-    weight = editor.add_constant(f"{before.name}_mean_weight", torch.full((1, channels, 1, 1), 1 / channels))
-    return editor.insert(before, aten.conv2d.default, source, weight)
+    return editor.insert(before, aten.conv2d.default, source, _row(editor, channels, [1, 1]))
 
 
 def _over_rows(editor: ProgramEditor, before: Node, source: Node, outer: list[int], length: int) -> Node:
     """Insert the mean over the last axes, (*outer, length) in all; it has the shape (*outer, 1) or alike."""
     if length <= _LONGEST_ROW:
         rows = insert_view(editor, before, source, [*outer, length])
-        weight = editor.add_constant(f"{before.name}_mean_weight", torch.full((1, length), 1 / length))
-        return editor.insert(before, aten.linear.default, rows, weight)
+        return editor.insert(before, aten.linear.default, rows, _row(editor, length, []))
     height = next(size for size in range(math.isqrt(length), 0, -1) if length % size == 0)
     shape = [outer[0], math.prod(outer[1:]), height, length // height]
     picture = insert_view(editor, before, source, shape)
     return editor.insert(before, aten.mean.dim, picture, [2, 3], True)
+
+
+def _row(editor: ProgramEditor, length: int, kernel: list[int]) -> Node:
+    """Return a weight of 1 / length, (1, length, *kernel): one for all means over so many."""
+    name = "_".join(map(str, ["mean_of", length, *kernel]))
+    for node in editor.graph.find_nodes(op="placeholder"):
+        if node.name == name and editor.constant(node) is not None:
+            return node  # type: ignore[no-any-return]
+    return editor.add_constant(name, torch.full((1, length, *kernel), 1 / length))
 
 
 def _insert_sum(editor: ProgramEditor, node: Node, source: Node, axes: list[int]) -> Node | None:

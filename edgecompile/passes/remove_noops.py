@@ -88,7 +88,7 @@ class RemoveNoops:
             editor.replace(node, source)
         editor.graph.eliminate_dead_code()  # sizes that only a view of the same shape asked for
         if moved:
-            _allow_any_layout(editor)
+            editor.allow_any_layout()
         return outcome(editor, declined)
 
 
@@ -104,10 +104,3 @@ def _is_noop(node: Node) -> bool:
         return isinstance(pads, list | tuple) and all(pad == 0 for pad in pads)
     before, after = node.args[0].meta["val"], node.meta["val"]
     return before.dtype == after.dtype and same_shape(node.args[0], node)
-
-
-def _allow_any_layout(editor: ProgramEditor) -> None:
-    """Let every view copy where it must: `permute -> contiguous -> view` has lost its `contiguous`."""
-    for node in editor.calls(aten.view.default, aten._unsafe_view.default):
-        node.target = aten.reshape.default
-    editor.refresh()

@@ -140,7 +140,14 @@ def test_sets_grow_from_none_to_all_and_their_noise_falls(sets):
 
 def test_a_value_is_free_where_all_around_it_is_in_float(sets):
     named = {layer.name: layer for layer in sets.layers}
-    assert set(named) == {"conv2d", "conv2d_1", "add", "conv2d_2", "mean"}  # the pooling only moves values
+    assert set(named) == {
+        "conv2d",
+        "hardswish",
+        "conv2d_1",
+        "add",
+        "conv2d_2",
+        "mean",
+    }  # the pooling only moves values
     around = {named["add"], named["conv2d_2"]}
     assert [layer.name for layer in sets.whole(around)] == ["add", "max_pool2d", "conv2d_2"]
     assert [layer.name for layer in sets.whole({named["add"]})] == ["add"]
