@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 
 def hardsigmoid(editor: ProgramEditor, node: Node) -> Node | None:
-    """clamp(x / 6 + 1 / 2, 0, 1); the delegate clamps while it adds."""
+    """Compute clamp(x / 6 + 1 / 2, 0, 1); the delegate clamps while it adds."""
     scaled = editor.insert(node, aten.mul.Tensor, operand(node), 1 / 6)
     shifted = editor.insert(node, aten.add.Tensor, scaled, 0.5)
     return editor.insert(node, aten.hardtanh.default, shifted, 0.0, 1.0)
@@ -44,12 +44,12 @@ def power(editor: ProgramEditor, node: Node) -> Node | None:
 
 
 def softplus(editor: ProgramEditor, node: Node) -> Node | None:
-    """log(1 + exp(x))."""
+    """Compute log(1 + exp(x))."""
     return _insert_softplus(editor, node) if len(node.args) == 1 and not node.kwargs else None
 
 
 def mish(editor: ProgramEditor, node: Node) -> Node | None:
-    """X * tanh(log(1 + exp(x))) (Misra 2019)."""
+    """Compute x * tanh(log(1 + exp(x))) (Misra 2019)."""
     gate = editor.insert(node, aten.tanh.default, _insert_softplus(editor, node))
     return editor.insert(node, aten.mul.Tensor, operand(node), gate)
 
@@ -70,7 +70,7 @@ def gelu(editor: ProgramEditor, node: Node) -> Node | None:
 
 
 def elu(editor: ProgramEditor, node: Node) -> Node | None:
-    """max(x, 0) + alpha * (exp(min(x, 0)) - 1) (Clevert et al. 2015)."""
+    """Compute max(x, 0) + alpha * (exp(min(x, 0)) - 1) (Clevert et al. 2015)."""
     alpha = node.args[1] if len(node.args) > 1 else 1
     if len(node.args) > 2 or node.kwargs:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -9,14 +10,14 @@ import torch
 from torch.fx import Node
 
 from edgecompile.emitters._xnnpack_reductions import fixed_sizes, insert_mean
-from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.graph_edit import ProgramEditor, shape_of
 from edgecompile.passes.canonicalize_views import insert_view
 
 aten = torch.ops.aten
 
 
 def layer_norm(editor: ProgramEditor, node: Node) -> Node | None:
-    """(x - mean) * rsqrt(mean((x - mean)^2) + eps) * weight + bias (Ba et al. 2016)."""
+    """Compute (x - mean) * rsqrt(mean((x - mean)^2) + eps) * weight + bias (Ba et al. 2016)."""
     source, shape, weight, bias, eps = _arguments(node, [None, None, 1e-5])
     rank = len(shape_of(source))
     result = _standardized(editor, node, source, range(rank - len(shape), rank), eps)
@@ -24,7 +25,7 @@ def layer_norm(editor: ProgramEditor, node: Node) -> Node | None:
 
 
 def rms_norm(editor: ProgramEditor, node: Node) -> Node | None:
-    """X * rsqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)."""
+    """Compute x * rsqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)."""
     source, shape, weight, eps = _arguments(node, [None, None])
     rank = len(shape_of(source))
     eps = torch.finfo(torch.float32).eps if eps is None else eps
@@ -38,9 +39,7 @@ def group_norm(editor: ProgramEditor, node: Node) -> Node | None:
     sizes = fixed_sizes(source)
     if sizes is None:
         return None
-    grouped = insert_view(
-        editor, node, source, [sizes[0], groups, -1 if sizes[0] != -1 else _rest(sizes, groups), 1]
-    )
+    grouped = insert_view(editor, node, source, [sizes[0], groups, math.prod(sizes[1:]) // groups, 1])
     result = _standardized(editor, node, grouped, [2, 3], eps)
     if result is None:
         return None
@@ -48,13 +47,6 @@ def group_norm(editor: ProgramEditor, node: Node) -> Node | None:
     channel = [-1, *[1] * (len(sizes) - 2)]
     weight, bias = (_reshaped(editor, value, channel) for value in (weight, bias))
     return _affine(editor, node, result, weight, bias)
-
-
-def _rest(sizes: Sequence[int], groups: int) -> int:
-    total = 1
-    for size in sizes[1:]:
-        total *= size
-    return total // groups
 
 
 def _arguments(node: Node, defaults: list[Any]) -> list[Any]:
@@ -100,8 +92,3 @@ def _affine(editor: ProgramEditor, node: Node, value: Node, weight: Node | None,
     if weight is not None:
         value = editor.insert(node, aten.mul.Tensor, value, weight)
     return value if bias is None else editor.insert(node, aten.add.Tensor, value, bias)
-
-
-def source_of(node: Node) -> Node:
-    """Return what is normalized."""
-    return operand(node)

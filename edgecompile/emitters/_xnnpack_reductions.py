@@ -54,7 +54,7 @@ def total(editor: ProgramEditor, node: Node) -> Node | None:
 
 
 def vector_norm(editor: ProgramEditor, node: Node) -> Node | None:
-    """sqrt(sum(x^2)), the norm of order 2."""
+    """Compute sqrt(sum(x^2)), the norm of order 2."""
     order = node.args[1] if len(node.args) > 1 else 2
     if order != 2 or node.kwargs.get("dtype") or len(node.args) < 3 or node.args[2] is None:
         return None
@@ -65,7 +65,7 @@ def vector_norm(editor: ProgramEditor, node: Node) -> Node | None:
 
 
 def variance(editor: ProgramEditor, node: Node) -> Node | None:
-    """mean((x - mean)^2) with Bessel's correction."""
+    """Compute mean((x - mean)^2) with Bessel's correction."""
     source, axes = operand(node), _axes(node)
     is_correction = node.target is aten.var.correction
     correction: Any = node.kwargs.get("correction") if is_correction else 0
