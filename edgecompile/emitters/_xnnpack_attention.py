@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 
 def attention(editor: ProgramEditor, node: Node) -> Node | None:
-    """Compute softmax(q k^T * scale + mask) v (Vaswani et al. 2017), the scale on the smaller of q and the scores."""
+    """Compute softmax(q * scale k^T + mask) v (Vaswani et al. 2017)."""
     query, key, value = (operand(node, index) for index in range(3))
     given: dict[str, Any] = dict(zip(("attn_mask", "dropout_p", "is_causal"), node.args[3:], strict=False))
     given |= node.kwargs
