@@ -325,8 +325,10 @@ def _fitted(value: Any, spec: TensorSpec, where: str) -> torch.Tensor:
         tensor = tensor.unsqueeze(0)
     dtype = str(tensor.dtype).removeprefix("torch.")
     # Where any batch size will do, a sample is still a batch of 1: goldens and limits count samples.
-    batched = any(size.axis == 0 and size.name == BATCH for size in spec.dynamic)
-    expected = (1, *spec.shape[1:]) if batched else spec.shape
+    others = [size for size in spec.dynamic if size.axis == 0 and size.name != BATCH]
+    expected = tuple(
+        1 if (axis, size) == (0, None) and not others else size for axis, size in enumerate(spec.shape)
+    )
     matches = [size in (None, actual) for size, actual in zip(expected, tensor.shape, strict=False)]
     same_rank = tensor.dim() == len(expected)
     fits = same_rank and all(matches)

@@ -43,15 +43,13 @@ def example_inputs(spec: str, inputs: object) -> Structure:
             hint="return e.g. `model, (torch.rand(1, 3, 224, 224),)`",
         )
     listed = (inputs,) if isinstance(inputs, torch.Tensor) else inputs
-    wrong = None if isinstance(listed, tuple | list | Mapping) else inputs
-    leaves = _pytree.tree_leaves(_plain(listed))
-    wrong = next((leaf for leaf in leaves if not isinstance(leaf, torch.Tensor)), wrong)
-    if wrong is not None or not leaves:
+    wrong = [leaf for leaf in _pytree.tree_leaves(_plain(listed)) if not isinstance(leaf, torch.Tensor)]
+    if wrong:
         raise NotAModuleError(
             f"the model function {spec!r} returned example inputs of type {type(inputs).__name__}",
             expected="a tensor, a tuple of tensors, or a dictionary of them by the names of forward's "
             "arguments; tuples, lists and dictionaries may lie in one another",
-            found=None if wrong is inputs or wrong is None else f"{type(wrong).__name__} among them",
+            found=", ".join(dict.fromkeys(type(leaf).__name__ for leaf in wrong)),
         )
     plain = _pytree.tree_map(lambda tensor: tensor.detach().contiguous(), _plain(listed))
     # A channels-last example would be captured with its strides, which no engine's input has.

@@ -172,7 +172,7 @@ def test_no_module(write, returned):
         load_model(write(f"import torch\nclass Net(torch.nn.Module): ...\ndef make(): return {returned}\n"))
 
 
-@pytest.mark.parametrize("inputs", ["(torch.rand(1), 3)", "'x'", "{'x': torch.rand(1)}", "3"])
+@pytest.mark.parametrize("inputs", ["(torch.rand(1), 3)", "'x'", "{'x': 1.0}", "[[None]]", "3"])
 def test_example_inputs_that_are_no_tensors(write, inputs):
     with pytest.raises(NotAModuleError, match="example inputs of type"):
         load_model(write(inputs=inputs))
