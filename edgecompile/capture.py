@@ -12,7 +12,7 @@ from types import TracebackType
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
 
 from edgecompile.dynamic_size import BATCH, WantedSize
 from edgecompile.errors import (
@@ -38,6 +38,8 @@ from edgecompile.saved_program import load_saved_program
 from edgecompile.symbolic_sizes import name_sizes, plain_symbols
 from edgecompile.user_code import first_line, load_function, split_spec
 
+_RESULTS = (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT)
+# What torch.export writes of sizes that a model fixes.
 _SPECIALIZED = re.compile(
     r"You marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)"
 )
@@ -103,12 +105,12 @@ def capture(
     exported = source.exported if source.module is None else _export(source, source.module, wanted)
     assert exported is not None
     exported = inline_contexts(exported)
-    _require_plain_signature(exported)
+    returned = _require_plain_signature(exported)
     if source.module is None:
         _require_captured_sizes(exported, wanted, dynamic_batch=dynamic_batch)
     nodes = len(exported.graph.nodes)
     functional, rewrites = remove_in_place_writes(exported)
-    functional = flatten_signature(functional)
+    functional = flatten_signature(functional, returned)
     name_sizes(functional, _names_by_input(wanted))
     step = StepRecord(
         name="capture",
@@ -225,7 +227,8 @@ def _require_captured_sizes(
             )
 
 
-def _require_plain_signature(exported: ExportedProgram) -> None:
+def _require_plain_signature(exported: ExportedProgram) -> list[bool]:
+    """Check that a program takes and gives tensors; return which of the results is one, and not None."""
     signature = exported.graph_signature
     for node in exported.graph.nodes:
         _require_plain_operator(node)
@@ -239,11 +242,18 @@ def _require_plain_signature(exported: ExportedProgram) -> None:
             )
     outputs = exported.graph.output_node().args[0]
     assert isinstance(outputs, tuple | list)
-    for index, node in enumerate(outputs):
-        if not isinstance(node, torch.fx.Node) or not isinstance(node.meta.get("val"), torch.Tensor):
+    specs = zip(outputs, signature.output_specs, strict=True)
+    results = [node for node, spec in specs if spec.kind in _RESULTS]
+    for index, node in enumerate(results):
+        is_tensor = isinstance(node, torch.fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
+        if node is not None and not is_tensor:
             raise CaptureFailedError(
-                f"output {index} of the model is no tensor: {node!r}", hint="return tensors only"
+                f"output {index} of the model is no tensor: {node!r}",
+                hint="return tensors only, or None for what there is not",
             )
+    if not any(node is not None for node in results):
+        raise CaptureFailedError("the model returns nothing", hint="return at least one tensor")
+    return [node is not None for node in results]
 
 
 def _require_plain_operator(node: torch.fx.Node) -> None:

@@ -17,15 +17,19 @@ from torch.utils import _pytree
 from edgecompile.graph_edit import output_nodes, user_input_names
 
 
-def flatten_signature(exported: ExportedProgram) -> ExportedProgram:
+def flatten_signature(exported: ExportedProgram, returned: Sequence[bool]) -> ExportedProgram:
     """Return a program with its inputs in a row, and its outputs in a row or by their names.
+
+    Args:
+        exported: The program; what the model returned that is no tensor is gone.
+        returned: Of all that the model returned, which is a tensor.
 
     Changes:
         The signature of `exported`'s own call, in place: the graph is flat already.
     """
     signature = exported.module_call_graph[0].signature
     assert signature is not None
-    paths = _paths(signature.out_spec)
+    paths = [path for path, is_there in zip(_paths(signature.out_spec), returned, strict=True) if is_there]
     count = len(user_input_names(exported))
     signature.in_spec = _pytree.tree_structure((tuple(range(count)), {}))
     signature.forward_arg_names = list(user_input_names(exported))
@@ -33,7 +37,7 @@ def flatten_signature(exported: ExportedProgram) -> ExportedProgram:
     in_order = _numbered(len(names), user_input_names(exported))
     if names != in_order:
         signature.out_spec = _pytree.tree_structure(dict.fromkeys(names, 0))
-    elif not signature.out_spec.is_leaf():
+    elif len(names) > 1 or not signature.out_spec.is_leaf():
         signature.out_spec = _pytree.tree_structure((0,) * len(names))
     if exported.example_inputs is not None:
         exported._example_inputs = (tuple(_pytree.tree_leaves(exported.example_inputs)), {})
