@@ -31,6 +31,8 @@ from edgecompile.model_inputs import (
     copied_inputs,
     described_inputs,
     example_inputs,
+    in_order,
+    register_results,
     with_dynamic_sizes,
 )
 from edgecompile.program import CapturedProgram, SourceModel, StepRecord
@@ -80,7 +82,7 @@ def load_model(spec: str) -> SourceModel:
         module=module.eval(),
         exported=None,
         example_inputs=arguments,
-        example_keywords=keywords,
+        example_keywords=in_order(module, keywords),
     )
 
 
@@ -144,7 +146,7 @@ def _export(source: SourceModel, module: torch.nn.Module, wanted: Sequence[Wante
     try:
         with torch.no_grad():
             arguments, named = copied_inputs(inputs, keywords)
-            module(*arguments, **named)
+            register_results(module(*arguments, **named))
     except (Exception, SystemExit) as error:
         raise ModelInputsMismatchError(
             f"the model raised {type(error).__name__} on its example inputs: {first_line(error)}",

@@ -21,6 +21,7 @@ from edgecompile.errors import (
     UnreadableDataError,
     did_you_mean,
 )
+from edgecompile.sample_structure import in_row
 from edgecompile.user_code import check_spec, describe, load_function, user_location
 
 if TYPE_CHECKING:
@@ -237,8 +238,9 @@ def _from_function(spec: str, inputs: tuple[TensorSpec, ...], limit: int | None)
     try:
         produced = function()
         items: Iterable[Any] = iter(produced)
-        for item in islice(items, limit):
-            yield _split_label(item, len(inputs))
+        for index, item in enumerate(islice(items, limit)):
+            values, label = _split_label(item, len(inputs))
+            yield in_row(values, [entry.name for entry in inputs], f"{spec}, sample {index}"), label
     except EdgecompileError:
         raise
     except (Exception, SystemExit) as error:
@@ -247,13 +249,11 @@ def _from_function(spec: str, inputs: tuple[TensorSpec, ...], limit: int | None)
         ) from error
 
 
-def _split_label(item: Any, input_count: int) -> RawSample:
+def _split_label(item: Any, input_count: int) -> tuple[Any, Any]:
     """Take apart what a user's function yields: inputs, or (inputs, label)."""
     if isinstance(item, Sequence) and len(item) == 2 and (_is_label(item[1]) or input_count == 1):
-        values, label = item
-    else:
-        values, label = item, None
-    return (tuple(values) if isinstance(values, tuple | list) else (values,)), label
+        return item[0], item[1]
+    return item, None
 
 
 def _is_label(value: Any) -> bool:

@@ -33,15 +33,29 @@ def flatten_signature(exported: ExportedProgram, returned: Sequence[bool]) -> Ex
     count = len(user_input_names(exported))
     signature.in_spec = _pytree.tree_structure((tuple(range(count)), {}))
     signature.forward_arg_names = list(user_input_names(exported))
-    names = _names_of(paths, user_input_names(exported))
-    in_order = _numbered(len(names), user_input_names(exported))
-    if names != in_order:
-        signature.out_spec = _pytree.tree_structure(dict.fromkeys(names, 0))
-    elif len(names) > 1 or not signature.out_spec.is_leaf():
-        signature.out_spec = _pytree.tree_structure((0,) * len(names))
+    is_alone = signature.out_spec.is_leaf()
+    name_outputs(exported, _names_of(paths, user_input_names(exported)), is_alone=is_alone)
     if exported.example_inputs is not None:
         exported._example_inputs = (tuple(_pytree.tree_leaves(exported.example_inputs)), {})
     return exported
+
+
+def name_outputs(exported: ExportedProgram, names: Sequence[str], *, is_alone: bool = False) -> None:
+    """Let a program give its outputs by names, in place; in a row where these are but numbers.
+
+    Args:
+        exported: The program.
+        names: Of its outputs, in order.
+        is_alone: Give the one output as it is.
+    """
+    signature = exported.module_call_graph[0].signature
+    assert signature is not None
+    if len(names) != len(output_nodes(exported.graph)) or len(set(names)) != len(names):
+        raise ValueError(f"{list(names)} are not the outputs' names")
+    if tuple(names) != _numbered(len(names), user_input_names(exported)):
+        signature.out_spec = _pytree.tree_structure(dict.fromkeys(names, 0))
+    elif not is_alone:
+        signature.out_spec = _pytree.tree_structure((0,) * len(names))
 
 
 def output_names(exported: ExportedProgram) -> tuple[str, ...]:
@@ -64,21 +78,42 @@ def _numbered(count: int, inputs: Sequence[str]) -> tuple[str, ...]:
     return _unique([f"output_{index}" for index in range(count)], inputs)
 
 
-def _paths(spec: Any) -> list[tuple[Any, ...]]:
+def _paths(spec: Any) -> list[tuple[str | int, ...]]:
     """Return the keys and places that lead to each tensor."""
-    places = _pytree.tree_unflatten(list(range(spec.num_leaves)), spec)
-    return [path for path, _ in _pytree.tree_flatten_with_path(places)[0]]
+    if spec.is_leaf():
+        return [()]
+    children = spec.children()
+    keys = _keys(spec.context, len(children))
+    return [(key, *path) for key, child in zip(keys, children, strict=True) for path in _paths(child)]
 
 
-def _names_of(paths: Sequence[tuple[Any, ...]], inputs: Sequence[str]) -> tuple[str, ...]:
-    if len(paths) == 1 and all(isinstance(part, _pytree.SequenceKey) for part in paths[0]):
+def _keys(context: Any, count: int) -> Sequence[str | int]:
+    """Return the keys of a structure's parts, else their places.
+
+    What a class remembers to be made anew is its own; those of dictionaries, data classes and libraries'
+    outputs remember the keys.
+    """
+    if hasattr(context, "_fields"):  # a named tuple remembers its class
+        return tuple(context._fields)
+    # A defaultdict remembers what makes its values too; a data class its fields that are None.
+    for keys in (context, *context) if isinstance(context, list | tuple) else ():
+        if (
+            isinstance(keys, list | tuple)
+            and len(keys) == count
+            and all(isinstance(key, str | int) for key in keys)
+        ):
+            return tuple(keys)
+    return range(count)
+
+
+def _names_of(paths: Sequence[tuple[str | int, ...]], inputs: Sequence[str]) -> tuple[str, ...]:
+    if len(paths) == 1 and all(isinstance(part, int) for part in paths[0]):
         return _numbered(1, inputs)
     return _unique([_name(path) for path in paths], inputs)
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    keys = [getattr(part, "key", getattr(part, "idx", getattr(part, "name", ""))) for part in path]
-    name = re.sub(r"\W", "_", "_".join(map(str, keys)), flags=re.ASCII)
+def _name(path: tuple[str | int, ...]) -> str:
+    name = re.sub(r"\W", "_", "_".join(map(str, path)), flags=re.ASCII)
     return name if re.match(r"[A-Za-z]", name) else f"output_{name}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -60,9 +61,39 @@ def _plain(value: Any) -> Any:
     """Return a structure of tuples, lists and dictionaries: mappings of libraries become dictionaries."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_plain, value))
     if isinstance(value, tuple | list):
-        return type(value)(map(_plain, value)) if type(value) in (tuple, list) else tuple(map(_plain, value))
+        return tuple(map(_plain, value)) if isinstance(value, tuple) else list(map(_plain, value))
     return value
+
+
+def in_order(module: torch.nn.Module, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `forward` takes by name in the order of its arguments, which becomes that of the inputs."""
+    known = [name for name in inspect.signature(module.forward).parameters if name in keywords]
+    return {name: keywords[name] for name in known} | dict(keywords)
+
+
+def register_results(value: object) -> None:
+    """Let torch.export look into the data classes and mappings that a model returned."""
+    kind = type(value)
+    parts: list[object] = []
+    if isinstance(value, Mapping):
+        parts = list(value.values())
+        if kind not in _pytree.SUPPORTED_NODES:
+            _pytree.register_pytree_node(
+                kind,
+                lambda mapping: (list(mapping.values()), list(mapping)),
+                lambda values, keys: kind(zip(keys, values, strict=True)),  # type: ignore[call-arg]
+            )
+    elif isinstance(value, tuple | list):
+        parts = list(value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [getattr(value, part.name) for part in dataclasses.fields(value)]
+        if kind not in _pytree.SUPPORTED_NODES:
+            torch.export.register_dataclass(kind)
+    for part in parts:
+        register_results(part)
 
 
 def copied_inputs(inputs: tuple[Any, ...], keywords: Mapping[str, Any]) -> Structure:

@@ -23,6 +23,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from edgecompile.dynamic_size import BATCH, MAX_BATCH
 from edgecompile.errors import InvalidManifestError
+from edgecompile.flat_signature import name_outputs, output_names
 from edgecompile.graph_edit import source_line
 from edgecompile.quantize.layers import constants_of, quantized_layers
 from edgecompile.symbolic_sizes import inputs_of_graph, name_sizes, names_in_text, size_text, skeleton_shapes
@@ -73,7 +74,7 @@ def to_text(exported: ExportedProgram) -> str:
             sizes = size_text(exported, node)
             row |= {"type": {"shape": sizes, "dtype": str(node.meta["val"].dtype).removeprefix("torch.")}}
         elif node.op == "output":
-            row = {"output": encode(node.args[0])}
+            row = {"output": encode(node.args[0]), "names": list(output_names(exported))}
         else:
             row = {
                 "name": node.name,
@@ -157,6 +158,7 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
         torch.zeros(shape, dtype=DTYPES[own["dtype"]]) for shape, own in zip(shapes, given, strict=True)
     ]
     returned: tuple[Any, ...] = ()
+    output_row: dict[str, Any] = {}
     for row in rows:
         if "input" in row:
             nodes[row["input"]] = graph.placeholder(_identifier(row["input"]))
@@ -167,6 +169,7 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
         elif "output" in row:
             returned = tuple(decode(row["output"], nodes))
             graph.output(returned)
+            output_row = row
         else:
             arguments = tuple(decode(row["args"], nodes))
             # torch.fx writes these names into code that it compiles.
@@ -182,6 +185,11 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
     module = GraphModule(root, graph)
     exported = torch.export.export(module, tuple(examples), dynamic_shapes=dynamic_shapes)
     names = (names_in_text([_size(item) for item in own["shape"]]) for own in given)
+    if "names" in output_row:  # bundles from before it have numbers
+        outputs = output_row["names"]
+        if not all(isinstance(name, str) and _IDENTIFIER.fullmatch(name) for name in outputs):
+            raise ValueError(f"{outputs!r:.200} are no names")
+        name_outputs(exported, outputs)
     inputs = (node.name for node in inputs_of_graph(exported))
     name_sizes(exported, dict(zip(inputs, names, strict=True)))
     return exported

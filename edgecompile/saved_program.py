@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from torch.export import ExportedProgram
+from torch.utils import _pytree
 
 from edgecompile.errors import (
     EdgecompileError,
-    InvalidModelSpecError,
     ModelNotFoundError,
     UnreadableModelFileError,
 )
@@ -45,7 +45,6 @@ def load_saved_program(path: Path) -> SourceModel:
     Raises:
         ModelNotFoundError: There is no such file.
         UnreadableModelFileError: It is no such archive, or holds what could run code.
-        InvalidModelSpecError: It was captured with keyword inputs.
     """
     if not path.is_file():
         raise ModelNotFoundError(f"there is no file {str(path)!r}", hint="save it with torch.export.save")
@@ -60,11 +59,8 @@ def load_saved_program(path: Path) -> SourceModel:
             hint=_SAVE_AGAIN,
         ) from error
     inputs = exported.example_inputs
-    if inputs is not None and inputs[1]:
-        raise InvalidModelSpecError(
-            f"{str(path)!r} was captured with keyword inputs", hint="capture it with positional inputs"
-        )
-    tensors = tuple(inputs[0]) if inputs is not None else tuple(_zeros_like_inputs(exported))
+    leaves = _pytree.tree_leaves(inputs) if inputs is not None else _zeros_like_inputs(exported)
+    tensors = tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
     return SourceModel(name=path.stem, module=None, exported=exported, example_inputs=tensors)
 
 

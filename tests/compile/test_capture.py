@@ -16,7 +16,6 @@ from torch.export import export
 from edgecompile.capture import capture, load_model
 from edgecompile.errors import (
     CaptureFailedError,
-    InvalidModelSpecError,
     MissingExampleInputsError,
     ModelFunctionFailedError,
     ModelInputsMismatchError,
@@ -288,8 +287,10 @@ def test_keyword_inputs(tmp_path):
 
     path = tmp_path / "keyword.pt2"
     torch.export.save(export(Net(), (torch.rand(2),), {"scale": torch.rand(2)}), path)
-    with pytest.raises(InvalidModelSpecError, match="keyword inputs"):
-        load_model(str(path))
+    program = capture(load_model(str(path)), dynamic_batch=False)
+    assert user_input_names(program.exported) == ("x", "scale")
+    x, scale = torch.rand(2), torch.rand(2)
+    assert torch.equal(run(program, x, scale)[0], x * scale)
 
 
 def test_no_such_file():

@@ -1,4 +1,4 @@
-"""Inputs that are integers or truth values, outputs that are inputs, constants or one another: in every engine."""
+"""Integer inputs, truth values, outputs that are inputs, constants or one another: in every engine."""
 
 import pytest
 import torch
