@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, with_config
 
+from edgecompile.dynamic_size import DynamicSize
 from edgecompile.errors import AlteredFileError, InvalidManifestError, InvalidReportError, NotABundleError
 from edgecompile.pipeline import LABELS, Pipeline
 from edgecompile.program import Declined, Precision
@@ -52,6 +53,7 @@ class TensorEntry:
         shape: The size of each dimension, batch first; None for a dynamic one.
         dtype: "float32", as torch and numpy name it.
         scale: Of the quantize or dequantize node at the model's edge; None where that is in float.
+        dynamic: What is known of each dynamic size, by axis.
     """
 
     name: str
@@ -59,6 +61,7 @@ class TensorEntry:
     dtype: str
     scale: float | None
     zero_point: int | None
+    dynamic: tuple[DynamicSize, ...] = ()  # bundles from before it have none
 
 
 @with_config(STRICT)
@@ -206,12 +209,18 @@ def interface_of(manifest: Manifest) -> str:
     """
     document = {
         "name": manifest.name,
-        "inputs": [(item.name, item.shape, item.dtype) for item in manifest.inputs],
-        "outputs": [(item.name, item.shape, item.dtype) for item in manifest.outputs],
+        "inputs": [_known_of(item) for item in manifest.inputs],
+        "outputs": [_known_of(item) for item in manifest.outputs],
         "pipeline": manifest.pipeline and dataclasses.asdict(manifest.pipeline),
         "labels": manifest.files.get(LABELS),
     }
     return sha256(json.dumps(document, sort_keys=True).encode())
+
+
+def _known_of(entry: TensorEntry) -> tuple[Any, ...]:
+    # Without dynamic sizes as it was before there were any, so that earlier wrappers still fit.
+    sizes = [dataclasses.asdict(size) for size in entry.dynamic]
+    return (entry.name, entry.shape, entry.dtype, *([sizes] if sizes else []))
 
 
 def load_bundle(path: Path) -> Bundle:

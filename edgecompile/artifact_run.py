@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 
 from edgecompile.artifact import sha256
 from edgecompile.connection import Connection
+from edgecompile.dynamic_size import signature_of_shapes
 from edgecompile.engine import load_engine
 from edgecompile.run_artifact import run_artifact
 
@@ -55,10 +56,18 @@ def in_python(artifact_format: str, engine: str, data: bytes, *, precise: bool) 
 def over_connection(
     artifact_format: str, engine: str, data: bytes, *, connection: Connection, precise: bool
 ) -> ArtifactRun:
-    """Run in the engine's native runner, where the connection leads, all samples at once."""
+    """Run in the engine's native runner, where the connection leads: all samples of one size at once."""
 
     def run(samples: Iterable[Inputs]) -> Iterator[Inputs]:
         given = list(samples)
+        outputs: list[Inputs] = [()] * len(given)
+        for places in _places_by_size(given):
+            found = run_alike([given[place] for place in places])
+            for place, output in zip(places, found, strict=True):
+                outputs[place] = output
+        return iter(outputs)
+
+    def run_alike(given: list[Inputs]) -> Sequence[Inputs]:
         own_form = load_engine(engine).precise_form(data) if precise else data
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / f"model.{artifact_format}"
@@ -74,7 +83,7 @@ def over_connection(
                 iterations=0,
                 timeout_seconds=_SAMPLE_SECONDS * max(len(given), 1),
             )
-        return iter(measured.outputs)
+        return measured.outputs
 
     return ArtifactRun(
         name=f"{artifact_format} on {connection.description}",
@@ -83,3 +92,11 @@ def over_connection(
         native=True,
         run=run,
     )
+
+
+def _places_by_size(samples: Sequence[Inputs]) -> list[list[int]]:
+    """Return which samples have equal shapes: the runner's report tells one shape for each output."""
+    places: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+    for index, sample in enumerate(samples):
+        places.setdefault(signature_of_shapes(sample), []).append(index)
+    return list(places.values())

@@ -2,39 +2,52 @@
 
 from __future__ import annotations
 
-import io
-import json
 import linecache
 import re
 import time
 import traceback
-import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import torch
-from torch.export import Dim, ExportedProgram, ShapesCollection
-from torch.export.graph_signature import InputKind
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
 
+from edgecompile.dynamic_size import BATCH, WantedSize
 from edgecompile.errors import (
     CaptureFailedError,
     EdgecompileError,
-    InvalidModelSpecError,
-    MissingExampleInputsError,
     ModelFunctionFailedError,
     ModelInputsMismatchError,
-    ModelNotFoundError,
     NotAModuleError,
-    UnreadableModelFileError,
 )
+from edgecompile.flat_signature import flatten_signature
 from edgecompile.functionalize import remove_in_place_writes
 from edgecompile.graph_edit import source_line
 from edgecompile.inline_contexts import inline_contexts
+from edgecompile.model_inputs import (
+    batched,
+    copied_inputs,
+    described_inputs,
+    example_inputs,
+    in_order,
+    register_results,
+    with_dynamic_sizes,
+)
 from edgecompile.program import CapturedProgram, SourceModel, StepRecord
-from edgecompile.user_code import load_function, split_spec
+from edgecompile.saved_program import load_saved_program
+from edgecompile.symbolic_sizes import name_sizes, plain_symbols
+from edgecompile.user_code import first_line, load_function, split_spec
 
-# The largest batch that a program with a dynamic batch dimension accepts.
-MAX_BATCH = 1024
+_RESULTS = (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT)
+# What torch.export writes of sizes that a model fixes.
+_SPECIALIZED = re.compile(
+    r"You marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)"
+)
+_GUARDED = re.compile(
+    r"Not all values of (\w+) = (\S+) in the specified range .* satisfy the generated guard (.+)\."
+)
 
 
 def load_model(spec: str) -> SourceModel:
@@ -44,7 +57,7 @@ def load_model(spec: str) -> SourceModel:
         EdgecompileError: One class a case: the spec, the file, the function, what it returned.
     """
     if spec.endswith(".pt2"):
-        return _load_pt2(Path(spec))
+        return load_saved_program(Path(spec))
     function = load_function(spec)
     try:
         returned = function()
@@ -63,32 +76,44 @@ def load_model(spec: str) -> SourceModel:
             expected="an nn.Module, or a tuple (nn.Module, example inputs)",
         )
     name = split_spec(spec)[0].rpartition("/")[2].removesuffix(".py").rpartition(".")[2]
+    arguments, keywords = example_inputs(spec, inputs)
     return SourceModel(
-        name=name, module=module.eval(), exported=None, example_inputs=_example_inputs(spec, inputs)
+        name=name,
+        module=module.eval(),
+        exported=None,
+        example_inputs=arguments,
+        example_keywords=in_order(module, keywords),
     )
 
 
-def capture(source: SourceModel, *, dynamic_batch: bool) -> CapturedProgram:
+def capture(
+    source: SourceModel, *, dynamic_batch: bool, dynamic: Sequence[WantedSize] = ()
+) -> CapturedProgram:
     """Trace a model into one ATen graph in inference mode.
 
     Args:
         source: The model and its example inputs, each with the batch as its first axis.
         dynamic_batch: Let the first axis of every input vary from 1 to `MAX_BATCH`.
+        dynamic: Other sizes of inputs that may vary.
 
     Raises:
         ModelInputsMismatchError: The model itself does not accept its example inputs.
+        InvalidDynamicSizeError: A size is of no axis of the inputs, or the examples contradict it.
         CaptureFailedError: `torch.export` cannot trace the model, or its graph is not a pure function of
             tensors.
     """
     started = time.perf_counter()
-    exported = source.exported if source.module is None else _export(source, source.module, dynamic_batch)
+    wanted = (*batched(source, dynamic), *dynamic) if dynamic_batch else tuple(dynamic)
+    exported = source.exported if source.module is None else _export(source, source.module, wanted)
     assert exported is not None
     exported = inline_contexts(exported)
-    _require_plain_signature(exported)
-    if dynamic_batch and source.module is None:
-        _require_dynamic_batch(exported)
+    returned = _require_plain_signature(exported)
+    if source.module is None:
+        _require_captured_sizes(exported, wanted, dynamic_batch=dynamic_batch)
     nodes = len(exported.graph.nodes)
     functional, rewrites = remove_in_place_writes(exported)
+    functional = flatten_signature(functional, returned)
+    name_sizes(functional, _names_by_input(wanted))
     step = StepRecord(
         name="capture",
         seconds=time.perf_counter() - started,
@@ -115,79 +140,84 @@ def user_line(trace: TracebackType | None) -> str:
     return f"{Path(frame.filename).name}:{frame.lineno} in {frame.name}: {code}"
 
 
-def _example_inputs(spec: str, inputs: object) -> tuple[torch.Tensor, ...]:
-    if inputs is None:
-        raise MissingExampleInputsError(
-            f"the model function {spec!r} returned no example inputs",
-            expected="a tuple (nn.Module, example inputs)",
-            hint="return e.g. `model, (torch.rand(1, 3, 224, 224),)`",
-        )
-    listed = (inputs,) if isinstance(inputs, torch.Tensor) else inputs
-    if not isinstance(listed, tuple | list) or not all(isinstance(item, torch.Tensor) for item in listed):
-        raise NotAModuleError(
-            f"the model function {spec!r} returned example inputs of type {type(inputs).__name__}",
-            expected="a tensor, or a tuple of tensors",
-        )
-    # A channels-last example would be captured with its strides, which no engine's input has.
-    return tuple(item.detach().contiguous() for item in listed)
-
-
-def _export(source: SourceModel, module: torch.nn.Module, dynamic_batch: bool) -> ExportedProgram:
+def _export(source: SourceModel, module: torch.nn.Module, wanted: Sequence[WantedSize]) -> ExportedProgram:
     # Copies: one tensor given twice would be captured as one input, and a model may write to its inputs.
-    inputs = tuple(tensor.detach().clone() for tensor in source.example_inputs)
+    inputs, keywords = copied_inputs(source.example_inputs, source.example_keywords)
     try:
         with torch.no_grad():
-            module(*(tensor.clone() for tensor in inputs))
+            arguments, named = copied_inputs(inputs, keywords)
+            register_results(module(*arguments, **named))
     except (Exception, SystemExit) as error:
         raise ModelInputsMismatchError(
             f"the model raised {type(error).__name__} on its example inputs: {first_line(error)}",
             where=user_line(error.__traceback__),
-            found=", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in inputs),
-            hint="return example inputs that `model(*inputs)` accepts",
+            found=described_inputs(inputs, keywords),
+            hint="return example inputs that `model(*inputs)` accepts, or `model(**inputs)` for a dictionary",
         ) from error
-    dynamic_shapes: ShapesCollection | None = None
-    if dynamic_batch:
-        # torch.export takes a batch of 1 for a constant, so it is shown two samples.
-        inputs = tuple(torch.cat([item, item]) if item.shape[:1] == (1,) else item for item in inputs)
-        batch = Dim("batch", min=1, max=MAX_BATCH)
-        dynamic_shapes = ShapesCollection()  # type: ignore[no-untyped-call]
-        for tensor in inputs:
-            if tensor.dim() > 0:
-                dynamic_shapes[tensor] = {0: batch}
+    inputs, keywords, dynamic_shapes = with_dynamic_sizes(module, inputs, keywords, wanted)
     try:
         with torch.no_grad():
-            return torch.export.export(module, inputs, dynamic_shapes=dynamic_shapes)  # type: ignore[arg-type]
+            return torch.export.export(module, inputs, keywords, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         raise CaptureFailedError(
             f"the model cannot be captured as one graph: {type(error).__name__}: {first_line(error)}",
             where=user_line(error.__traceback__),
-            hint=_capture_hint(error, dynamic_batch),
+            **_capture_hint(error, wanted),
         ) from error
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
-
-
-def _capture_hint(error: Exception, dynamic_batch: bool) -> str:
+def _capture_hint(error: Exception, wanted: Sequence[WantedSize]) -> dict[str, str]:
     text = f"{type(error).__name__} {error}"
     if "DataDependent" in text or "data-dependent" in text:
-        return (
-            "the graph must not depend on values: replace `if`/`while`/`.item()`/`nonzero()` on tensors by "
-            "`torch.where` or masks"
+        return {
+            "hint": "the graph must not depend on values: replace `if`/`while`/`.item()`/`nonzero()` on "
+            "tensors by `torch.where` or masks"
+        }
+    if wanted and ("specialized" in text or "Constraints violated" in text):
+        if all(size.name == BATCH for size in wanted):
+            hint = "the model fixes its batch size (a reshape with a number?); leave --dynamic-batch out"
+        else:
+            hint = "leave this size out of --dynamic, or change the model or the bounds"
+        return {"found": _fixed_sizes(text), "hint": hint}
+    return {
+        "hint": "rewrite this line with tensor operations only; `torch.export.export(model, inputs)` shows "
+        "the whole message"
+    }
+
+
+def _fixed_sizes(text: str) -> str:
+    """Return what torch.export says of the sizes that the model fixes, in the words of `--dynamic`."""
+    rows = [f"{name} is always {size}" for name, size in _SPECIALIZED.findall(text)]
+    for name, place, guard in _GUARDED.findall(text):
+        rows.append(f"{name} must satisfy {guard.replace(place, name)}")
+    return "\n".join(dict.fromkeys(rows))
+
+
+def _names_by_input(wanted: Sequence[WantedSize]) -> dict[str, dict[int, str]]:
+    names: dict[str, dict[int, str]] = {}
+    for size in wanted:
+        names.setdefault(size.input, {})[size.axis] = size.name
+    return names
+
+
+def _require_captured_sizes(
+    exported: ExportedProgram, wanted: Sequence[WantedSize], *, dynamic_batch: bool
+) -> None:
+    """Refuse a `.pt2` that was captured with other dynamic sizes: what is traced cannot be made dynamic."""
+    if not plain_symbols(exported):
+        raise CaptureFailedError(
+            "a dynamic size of an input is an expression of another one",
+            hint="capture it with a `torch.export.Dim` of its own for each dynamic size",
         )
-    if dynamic_batch and ("specialized" in text or "Constraints violated" in text):
-        return "the model fixes its batch size (a reshape with a number?); leave --dynamic-batch out"
-    return (
-        "rewrite this line with tensor operations only; `torch.export.export(model, inputs)` shows the whole "
-        "message"
-    )
-
-
-def _require_dynamic_batch(exported: ExportedProgram) -> None:
-    """Refuse a `.pt2` that was captured with a fixed batch: what is traced cannot be made dynamic."""
+    others = [size for size in wanted if size.name != BATCH]
+    if others:
+        raise CaptureFailedError(
+            "a program that was captured already has the dynamic sizes of its own capture",
+            found=f"--dynamic {others[0].input}:{others[0].axis}={others[0].name}",
+            hint="give torch.export.export these `dynamic_shapes`: they are kept; and leave --dynamic out",
+        )
+    if not dynamic_batch:
+        return
     for node in exported.graph.find_nodes(op="placeholder"):
         shape = node.meta["val"].shape
         if node.name not in exported.graph_signature.user_inputs or not shape:
@@ -199,7 +229,8 @@ def _require_dynamic_batch(exported: ExportedProgram) -> None:
             )
 
 
-def _require_plain_signature(exported: ExportedProgram) -> None:
+def _require_plain_signature(exported: ExportedProgram) -> list[bool]:
+    """Check that a program takes and gives tensors; return which of the results is one, and not None."""
     signature = exported.graph_signature
     for node in exported.graph.nodes:
         _require_plain_operator(node)
@@ -213,11 +244,18 @@ def _require_plain_signature(exported: ExportedProgram) -> None:
             )
     outputs = exported.graph.output_node().args[0]
     assert isinstance(outputs, tuple | list)
-    for index, node in enumerate(outputs):
-        if not isinstance(node, torch.fx.Node) or not isinstance(node.meta.get("val"), torch.Tensor):
+    specs = zip(outputs, signature.output_specs, strict=True)
+    results = [node for node, spec in specs if spec.kind in _RESULTS]
+    for index, node in enumerate(results):
+        is_tensor = isinstance(node, torch.fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
+        if node is not None and not is_tensor:
             raise CaptureFailedError(
-                f"output {index} of the model is no tensor: {node!r}", hint="return tensors only"
+                f"output {index} of the model is no tensor: {node!r}",
+                hint="return tensors only, or None for what there is not",
             )
+    if not any(node is not None for node in results):
+        raise CaptureFailedError("the model returns nothing", hint="return at least one tensor")
+    return [node is not None for node in results]
 
 
 def _require_plain_operator(node: torch.fx.Node) -> None:
@@ -234,100 +272,3 @@ def _require_plain_operator(node: torch.fx.Node) -> None:
             where=source_line(node),
             hint="compute with the tensor itself, which needs no `.item()`",
         )
-
-
-# --- .pt2 -----------------------------------------------------------------------------------------
-
-_SAVE_AGAIN = f"save it again with torch.export.save of torch {torch.__version__}"
-# What torch.export.save writes; all else (compiled libraries, pickles, older forms) is refused unread.
-_MEMBER = re.compile(
-    r"[^/]+/(archive_format|archive_version|byteorder|version|\.data/[a-z_]+|\.format_version|"
-    r"\.storage_alignment|models/model\.json|extra/[^/]+|data/sample_inputs/model\.pt|"
-    r"data/weights/(weight_\d+|model_weights_config\.json)|"
-    r"data/constants/(tensor_\d+|model_constants_config\.json))"
-)
-# What sizes are made of: they are handed to a parser that evaluates them, calls of builtins included.
-_SIZE_EXPRESSION = re.compile(r"[A-Za-z0-9_ +\-*/(),<>=!]*")
-_QUOTED_SYMBOL = re.compile(r"Symbol\('([suz][a-z]?\d+)'")
-_SIZE_WORD = re.compile(
-    r"Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|CeilToInt|FloorToInt|TruncToInt|RoundToInt|"
-    r"IntTrueDiv|FloatTrueDiv|ToFloat|PowByNatural|Identity|Symbol|Add|Mul|Pow|Integer|Rational|"
-    r"Equality|Unequality|StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|Eq|Ne|Lt|Le|Gt|Ge|And|Or|"
-    r"Not|positive|nonnegative|negative|integer|real|finite|int_oo|True|False|[suz][a-z]?\d+"
-)
-
-
-def _load_pt2(path: Path) -> SourceModel:
-    if not path.is_file():
-        raise ModelNotFoundError(f"there is no file {str(path)!r}", hint="save it with torch.export.save")
-    try:
-        _refuse_code(path)
-        exported = torch.export.load(path)
-    except EdgecompileError:
-        raise
-    except Exception as error:
-        raise UnreadableModelFileError(
-            f"{str(path)!r} cannot be read as a program of torch.export: {first_line(error)}",
-            hint=_SAVE_AGAIN,
-        ) from error
-    inputs = exported.example_inputs
-    if inputs is not None and inputs[1]:
-        raise InvalidModelSpecError(
-            f"{str(path)!r} was captured with keyword inputs", hint="capture it with positional inputs"
-        )
-    tensors = tuple(inputs[0]) if inputs is not None else tuple(_zeros_like_inputs(exported))
-    return SourceModel(name=path.stem, module=None, exported=exported, example_inputs=tensors)
-
-
-def _zeros_like_inputs(exported: ExportedProgram) -> list[torch.Tensor]:
-    placeholders = {node.name: node.meta["val"] for node in exported.graph.find_nodes(op="placeholder")}
-    values = [placeholders[str(name)] for name in exported.graph_signature.user_inputs]
-    sizes = [[1 if isinstance(size, torch.SymInt) else size for size in value.shape] for value in values]
-    return [torch.zeros(size, dtype=value.dtype) for size, value in zip(sizes, values, strict=True)]
-
-
-def _refuse_code(path: Path) -> None:
-    """Refuse an archive that would run code of its own when it is loaded (pickles, evaluated sizes)."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        # Readers differ in which of two equal names they take, and in whether case matters.
-        if len({name.lower() for name in names}) != len(names):
-            raise UnreadableModelFileError(f"{str(path)!r} holds a name twice")
-        for name in names:
-            if not _MEMBER.fullmatch(name):
-                raise UnreadableModelFileError(
-                    f"{str(path)!r} holds what torch.export.save does not write, which could run code",
-                    where=name,
-                    hint=_SAVE_AGAIN,
-                )
-            if "/data/sample_inputs/" in name:
-                data = archive.read(name)
-                if data:  # a program may be saved without example inputs
-                    torch.load(io.BytesIO(data), weights_only=True)
-            elif name.endswith("_config.json"):
-                config = json.loads(archive.read(name)).get("config", {})
-                if any(entry.get("use_pickle") for entry in config.values()):
-                    raise UnreadableModelFileError(
-                        f"{str(path)!r} holds pickled objects, which could run code", where=name
-                    )
-            elif "/models/" in name and name.endswith(".json"):
-                _refuse_expressions(path, json.loads(archive.read(name)))
-
-
-def _is_size(text: object) -> bool:
-    if not isinstance(text, str):
-        return False
-    text = _QUOTED_SYMBOL.sub(r"Symbol(\1", text)
-    if not _SIZE_EXPRESSION.fullmatch(text):
-        return False
-    words = re.findall(r"[A-Za-z_]\w*", text)
-    return all(_SIZE_WORD.fullmatch(word) for word in words)
-
-
-def _refuse_expressions(path: Path, value: object) -> None:
-    if isinstance(value, dict):
-        text = value.get("expr_str")
-        if text is not None and not _is_size(text):
-            raise UnreadableModelFileError(f"{str(path)!r} holds a size that is no expression: {text!r:.80}")
-    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _refuse_expressions(path, item)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from edgecompile.dynamic_size import BATCH, DynamicSize, shape_text, sizes_that_differ
 from edgecompile.errors import (
     DataMismatchError,
     EdgecompileError,
@@ -20,6 +21,7 @@ from edgecompile.errors import (
     UnreadableDataError,
     did_you_mean,
 )
+from edgecompile.sample_structure import in_row
 from edgecompile.user_code import check_spec, describe, load_function, user_location
 
 if TYPE_CHECKING:
@@ -43,14 +45,16 @@ class TensorSpec:
     Attributes:
         shape: The size of each dimension, batch first; None where any size will do.
         dtype: As torch and numpy name it: "float32", "int64".
+        dynamic: The name and bounds of each size that is None.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    dynamic: tuple[DynamicSize, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.dtype} [{', '.join('any' if size is None else str(size) for size in self.shape)}]"
+        return f"{self.dtype} {shape_text(self.shape, self.dynamic)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,8 +238,9 @@ def _from_function(spec: str, inputs: tuple[TensorSpec, ...], limit: int | None)
     try:
         produced = function()
         items: Iterable[Any] = iter(produced)
-        for item in islice(items, limit):
-            yield _split_label(item, len(inputs))
+        for index, item in enumerate(islice(items, limit)):
+            values, label = _split_label(item, len(inputs))
+            yield in_row(values, [entry.name for entry in inputs], f"{spec}, sample {index}"), label
     except EdgecompileError:
         raise
     except (Exception, SystemExit) as error:
@@ -244,13 +249,11 @@ def _from_function(spec: str, inputs: tuple[TensorSpec, ...], limit: int | None)
         ) from error
 
 
-def _split_label(item: Any, input_count: int) -> RawSample:
+def _split_label(item: Any, input_count: int) -> tuple[Any, Any]:
     """Take apart what a user's function yields: inputs, or (inputs, label)."""
     if isinstance(item, Sequence) and len(item) == 2 and (_is_label(item[1]) or input_count == 1):
-        values, label = item
-    else:
-        values, label = item, None
-    return (tuple(values) if isinstance(values, tuple | list) else (values,)), label
+        return item[0], item[1]
+    return item, None
 
 
 def _is_label(value: Any) -> bool:
@@ -280,6 +283,15 @@ def checked_sample(raw: RawSample, inputs: tuple[TensorSpec, ...], index: int, s
             found=str(len(values)),
         )
     tensors = tuple(_fitted(value, spec, where) for value, spec in zip(values, inputs, strict=True))
+    differing = sizes_that_differ([tensor.shape for tensor in tensors], [spec.dynamic for spec in inputs])
+    if differing:
+        name, lengths = differing
+        raise DataMismatchError(
+            f"axes of the size {name!r} are not equally long",
+            where=where,
+            expected="; ".join(f"{spec.name} {spec}" for spec in inputs),
+            found=", ".join(map(str, lengths)),
+        )
     return Sample(inputs=tensors, label=_label(label, where))
 
 
@@ -313,15 +325,20 @@ def _fitted(value: Any, spec: TensorSpec, where: str) -> torch.Tensor:
         tensor = tensor.unsqueeze(0)
     dtype = str(tensor.dtype).removeprefix("torch.")
     # Where any batch size will do, a sample is still a batch of 1: goldens and limits count samples.
-    expected = tuple(1 if size is None and axis == 0 else size for axis, size in enumerate(spec.shape))
+    others = [size for size in spec.dynamic if size.axis == 0 and size.name != BATCH]
+    expected = tuple(
+        1 if (axis, size) == (0, None) and not others else size for axis, size in enumerate(spec.shape)
+    )
     matches = [size in (None, actual) for size, actual in zip(expected, tensor.shape, strict=False)]
     same_rank = tensor.dim() == len(expected)
     fits = same_rank and all(matches)
-    if not fits or dtype != spec.dtype:
-        hint = f"convert it to {spec.dtype}" if fits else None
-        hint = (
-            "give one sample at a time, not a batch" if same_rank and all(matches[1:]) and not fits else hint
-        )
+    outside = [size for size in spec.dynamic if fits and not size.admits(tensor.shape[size.axis])]
+    if not fits or outside or dtype != spec.dtype:
+        hint = f"convert it to {spec.dtype}" if fits and not outside else None
+        if same_rank and not fits and all(matches[1:]):
+            hint = "give one sample at a time, not a batch"
+        if outside:
+            hint = f"leave such samples out, or build with other bounds of {outside[0].name!r}"
         raise DataMismatchError(
             f"the input {spec.name!r} does not fit the model",
             where=where,

@@ -68,6 +68,12 @@ class UsageError(EdgecompileError):
     code = "usage"
 
 
+class InvalidDynamicSizeError(EdgecompileError):
+    """`--dynamic`, or the table `[dynamic]`, names no axis of an input, or says no bounds for its size."""
+
+    code = "invalid-dynamic-size"
+
+
 class UnknownNameError(EdgecompileError):
     """A name that is not in a catalogue; subclasses say which catalogue."""
 

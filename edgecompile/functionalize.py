@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import cast
 
 import torch
 from torch.export import ExportedProgram
@@ -150,6 +151,7 @@ def _return_user_outputs_only(
 ) -> None:
     """Drop the new values of written inputs: an artifact leaves its inputs as they are."""
     specs = exported.graph_signature.output_specs
+    returned = cast("tuple[Node | None, ...]", editor.graph.output_node().args[0])
     for spec in specs:
         if spec.kind not in _WRITTEN_INPUT:
             name = names.get(spec.target or "", spec.target)
@@ -158,8 +160,14 @@ def _return_user_outputs_only(
                 hint="return the new state as an output and take it as an input",
             )
     kept = [
-        node
-        for node, spec in zip(editor.outputs(), specs, strict=True)
-        if spec.kind == OutputKind.USER_OUTPUT
+        _own_constant(editor, node)
+        for node, spec in zip(returned, specs, strict=True)
+        if node is not None and spec.kind == OutputKind.USER_OUTPUT
     ]
     editor.graph.output_node().args = (tuple(kept),)
+
+
+def _own_constant(editor: ProgramEditor, node: Node) -> Node:
+    """Return a constant's copy for the output: what computes with it may change it, or take it elsewhere."""
+    value = editor.constant(node)
+    return node if value is None else editor.add_constant(f"{node.name}_returned", value.clone())

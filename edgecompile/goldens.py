@@ -10,13 +10,24 @@ import numpy as np
 import torch
 
 from edgecompile.artifact import Bundle, TensorEntry
-from edgecompile.dataset import Sample
+from edgecompile.dataset import Sample, spread
+from edgecompile.dynamic_size import shape_text, signature_of_shapes
 from edgecompile.errors import InvalidManifestError
 
 _FOLDER = "goldens"
 Kind = Literal["input", "float", "reference"]
 Golden = tuple[Sample, tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]
 """A sample, and the outputs of the float model and of the reference for it."""
+
+
+def golden_choice(triples: Sequence[Golden], limit: int) -> list[Golden]:
+    """Return at most `limit` goldens, evenly spaced, of two sizes at least where samples have several."""
+    chosen = spread(triples, limit)
+    if len(chosen) < 2 or len({signature_of_shapes(sample.inputs) for sample, _, _ in chosen}) > 1:
+        return chosen
+    known = signature_of_shapes(chosen[0][0].inputs)
+    others = (triple for triple in triples if signature_of_shapes(triple[0].inputs) != known)
+    return [*chosen[:-1], next(others, chosen[-1])]
 
 
 def golden_files(
@@ -76,12 +87,13 @@ def read_golden(bundle: Bundle, index: int, kind: Kind, entry: TensorEntry) -> t
         ) from error
     sizes = zip(entry.shape, tensor.shape, strict=False)
     fits = tensor.dim() == len(entry.shape) and all(size in (None, actual) for size, actual in sizes)
+    fits = fits and all(size.admits(tensor.shape[size.axis]) for size in entry.dynamic)
     dtype = str(tensor.dtype).removeprefix("torch.")
     if not fits or dtype != entry.dtype:
         raise InvalidManifestError(
             f"the golden {file!r} does not fit {entry.name!r}",
             where=str(bundle.path),
-            expected=f"{entry.dtype} {list(entry.shape)}",
+            expected=f"{entry.dtype} {shape_text(entry.shape, entry.dynamic)}",
             found=f"{dtype} {list(tensor.shape)}",
         )
     return tensor

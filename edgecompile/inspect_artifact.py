@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgecompile.errors import EngineFailedError, NotABundleError, UnreadableArtifactError, UsageError
 from edgecompile.executed_graph import executed_operators
+from edgecompile.inspected_sizes import NamedSize, named_sizes, sizes_text
 from edgecompile.inspection_text import render
 from edgecompile.layer_quality import LayerReport, read_layer_report
 from edgecompile.layer_text import layer_text
@@ -48,6 +49,7 @@ class Inspection:
         sensitivity: What the rounding of each layer costs, where that was asked for.
         why_not: What was not done, the costliest first, where that was asked for.
         time_shares: The share of an inference, 0 to 1, of its operators; None where no time was given.
+        sizes: The dynamic sizes of a bundle's inputs and outputs; an artifact itself does not tell them.
     """
 
     artifacts: tuple[InspectedArtifact, ...]
@@ -55,6 +57,7 @@ class Inspection:
     sensitivity: SensitivityReport | None = None
     why_not: tuple[WhyNot, ...] | None = None
     time_shares: Mapping[WhyNot, float] | None = None
+    sizes: tuple[NamedSize, ...] = ()
 
     def text(self, *, layers: bool = False, width: int = WIDTH) -> str:
         """Return one block per artifact for a terminal, without colours.
@@ -64,7 +67,8 @@ class Inspection:
             width: Of the terminal, in columns.
         """
         of_artifact = layers and self.layers is None
-        blocks = [
+        blocks = [sizes_text(self.sizes)] if self.sizes else []
+        blocks += [
             render(artifact.name, artifact.contents, artifact.notes, layers=of_artifact, width=width)
             for artifact in self.artifacts
         ]
@@ -81,6 +85,8 @@ class Inspection:
     def to_dict(self) -> dict[str, object]:
         """Return the same, with every layer, as JSON's types (no infinity: an open bound is null)."""
         document: dict[str, object] = {"artifacts": [_artifact_dict(artifact) for artifact in self.artifacts]}
+        if self.sizes:
+            document["dynamic_sizes"] = [asdict(size) for size in self.sizes]
         if self.layers is not None:
             document["layers"] = self.layers.to_dict()
         if self.sensitivity is not None:
@@ -146,6 +152,7 @@ def inspect(
         layers=read_layer_report(report, where) if layers else None,
         sensitivity=read_sensitivity_report(report, where) if sensitivity else None,
         why_not=rows,
+        sizes=tuple(named_sizes(bundle.manifest)),
         time_shares=_time_shares(rows, bundle, measured) if rows is not None and measured else None,
     )
 

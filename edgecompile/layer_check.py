@@ -17,6 +17,7 @@ from torch.fx import Node
 from edgecompile.artifact_run import Inputs, Place
 from edgecompile.dataset import Sample
 from edgecompile.dynamic_check import DynamicTally
+from edgecompile.dynamic_size import signature_of_shapes
 from edgecompile.emitter import load_emitter
 from edgecompile.engine import load_engine
 from edgecompile.exploded import Exploded
@@ -65,18 +66,23 @@ def check_layers(
     tallies += [DynamicTally(layer, steps, engine.arithmetic) for layer in reference.dynamic]
     if not tallies:
         return ()
-    progress.start(f"lower the layers of {emitter.format} one by one")
-    emitted = emitter.emit(explode(exported, tallies), emitter_settings)
-    progress.finish(f"{len(tallies)} layers")
-    run = place(emitted.format, emitted.engine, emitted.data)
-    progress.start(f"compare the layers of {run.name}", len(samples))
-    # One after another: what all samples' layers read would not fit the memory.
-    fed, compared = itertools.tee(_observe(reference, sample) for sample in samples)
-    inputs = (tuple(value for tally in tallies for value in tally.fed(seen[tally.layer][0])) for seen in fed)
-    for outputs, seen in zip(run.run(inputs), compared, strict=True):
-        for tally, output in zip(tallies, outputs, strict=True):
-            tally.add(output, *seen[tally.layer])
-        progress.advance()
+    for group in _groups(samples):
+        progress.start(f"lower the layers of {emitter.format} one by one")
+        emitted = emitter.emit(explode(exported, tallies, group[0].inputs), emitter_settings)
+        progress.finish(f"{len(tallies)} layers{_sizes_text(samples, group)}")
+        run = place(emitted.format, emitted.engine, emitted.data)
+        progress.start(f"compare the layers of {run.name}", len(group))
+        # One after another: what all samples' layers read would not fit the memory.
+        fed, compared = itertools.tee(_observe(reference, sample) for sample in group)
+        inputs = (
+            tuple(value for tally in tallies for value in tally.fed(seen[tally.layer][0])) for seen in fed
+        )
+        for outputs, seen in zip(run.run(inputs), compared, strict=True):
+            for tally, output in zip(tallies, outputs, strict=True):
+                tally.add(output, *seen[tally.layer])
+            progress.advance()
+        progress.finish(f"{len(group)} samples")
+    progress.start(f"layers of {emitter.format}")
     results = tuple(tally.result(settings) for tally in tallies)
     progress.finish(f"{sum(result.passed for result in results)} of {len(results)} layers as the reference")
     return results
@@ -89,9 +95,32 @@ def _observe(reference: Reference, sample: Sample) -> _Seen:
     return seen
 
 
-def explode(exported: ExportedProgram, tallies: Sequence[LayerTally]) -> QuantizedProgram:
-    """Return a program of layers side by side, each with inputs and an output of its own."""
-    exploded = Exploded(exported)
+def _groups(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Return the samples of the smallest and those of the largest size; all, where they have one size.
+
+    The layers are lowered anew for each size, for on their own they do not know whose sizes vary together.
+    """
+    by_size: dict[tuple[tuple[int, ...], ...], list[Sample]] = {}
+    for sample in samples:
+        by_size.setdefault(signature_of_shapes(sample.inputs), []).append(sample)
+    ordered = sorted(by_size.values(), key=lambda group: sum(value.numel() for value in group[0].inputs))
+    return ordered if len(ordered) < 2 else [ordered[0], ordered[-1]]
+
+
+def _sizes_text(samples: Sequence[Sample], group: Sequence[Sample]) -> str:
+    shapes = [list(value.shape) for value in group[0].inputs]
+    return "" if len(group) == len(samples) else f", inputs of {' and '.join(map(str, shapes))}"
+
+
+def explode(exported: ExportedProgram, tallies: Sequence[LayerTally], sample: Inputs) -> QuantizedProgram:
+    """Return a program of layers side by side, each with inputs and an output of its own.
+
+    Args:
+        exported: The program that they are of.
+        tallies: Compare them.
+        sample: Inputs of the program: those of the layers have the sizes that they have for it.
+    """
+    exploded = Exploded(exported, sample)
     inputs = [
         [exploded.input(f"layer_{index}_input_{place}", node) for place, node in enumerate(tally.sources)]
         for index, tally in enumerate(tallies)

@@ -10,8 +10,9 @@ from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from edgecompile.graph_edit import fake_result, signature_of, user_input_names
+from edgecompile.graph_edit import fake_result, signature_of
 from edgecompile.origins import origin_of, set_origin
+from edgecompile.symbolic_sizes import copy_names, inputs_of_graph
 
 
 def lift(graph_module: GraphModule, original: ExportedProgram) -> ExportedProgram:
@@ -24,9 +25,8 @@ def lift(graph_module: GraphModule, original: ExportedProgram) -> ExportedProgra
         graph_module: `original.module()` after rewrites; its tensors are attributes, its inputs the same.
         original: Gives the inputs' shapes, which may be dynamic, and the signature around them.
     """
-    values = {node.name: node.meta["val"] for node in original.graph.find_nodes(op="placeholder")}
-    inputs = {name: values[name] for name in user_input_names(original)}
-    fake_mode: Any = detect_fake_mode(list(inputs.values()))
+    inputs = inputs_of_graph(original)
+    fake_mode: Any = detect_fake_mode([node.meta["val"] for node in inputs])
     graph = Graph()
     read = {str(node.target) for node in graph_module.graph.find_nodes(op="get_attr")}
     tensors = {**dict(graph_module.named_parameters()), **dict(graph_module.named_buffers())}
@@ -39,10 +39,11 @@ def lift(graph_module: GraphModule, original: ExportedProgram) -> ExportedProgra
         constants[target] = node
     copies: dict[Node, Node] = {}
     given = graph_module.graph.find_nodes(op="placeholder")
-    for node, (name, value) in zip(given, inputs.items(), strict=True):
-        copies[node] = copied = graph.placeholder(name)
-        copied.name = copied.target = name  # fx renames what is called as a builtin, such as `input`
-        copied.meta["val"] = value
+    for node, origin in zip(given, inputs, strict=True):
+        copies[node] = copied = graph.placeholder(origin.name)
+        copied.name = copied.target = origin.name  # fx renames what is called as a builtin, such as `input`
+        copied.meta["val"] = origin.meta["val"]
+        copy_names(copied, origin)
     for node in graph_module.graph.nodes:
         if node.op == "get_attr":
             copies[node] = constants[str(node.target)]

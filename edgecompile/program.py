@@ -107,12 +107,18 @@ def step_from_dict(row: dict[str, Any]) -> StepRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceModel:
-    """What the user handed in: a module with example inputs, or a program captured earlier."""
+    """What the user handed in: a module with example inputs, or a program captured earlier.
+
+    Attributes:
+        example_inputs: As `forward` takes them in order: tensors, or tuples, lists and dictionaries of them.
+        example_keywords: What it takes by name.
+    """
 
     name: str
     module: torch.nn.Module | None
     exported: ExportedProgram | None
-    example_inputs: tuple[torch.Tensor, ...]
+    example_inputs: tuple[Any, ...]
+    example_keywords: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

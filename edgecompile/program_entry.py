@@ -12,22 +12,30 @@ import json
 from typing import Any
 
 import torch
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 from torch.utils import _pytree
 
-from edgecompile.capture import MAX_BATCH
 from edgecompile.graph_edit import (
     fake_result,
     module_name,
     set_module_name,
     signature_of,
     source_line,
-    user_input_names,
 )
 from edgecompile.origins import has_origin, origin_named, origin_of, set_origin
 from edgecompile.program_file import DTYPES, call_name, decode, encode, operator_named
 from edgecompile.quantize.layers import constants_of
+from edgecompile.symbolic_sizes import (
+    copy_names,
+    inputs_of_graph,
+    name_sizes,
+    names_in_text,
+    plain_symbols,
+    size_text,
+    skeleton_shapes,
+    symbol_names,
+)
 from edgecompile.tensor_file import can_hold
 
 
@@ -43,6 +51,8 @@ def program_text(exported: ExportedProgram) -> str:
         row: dict[str, Any] = {"name": node.name, "value": _describe(node.meta.get("val"))}
         if node.op == "placeholder":
             row["constant"] = node.name in constants
+            if not row["constant"]:
+                row["sizes"] = size_text(exported, node)
         else:
             row |= {"call": call_name(node.target), "args": encode(node.args), "kwargs": encode(node.kwargs)}
             row |= {"where": source_line(node), "module": module_name(node)}
@@ -58,18 +68,12 @@ def program_text(exported: ExportedProgram) -> str:
 
 
 def can_keep(exported: ExportedProgram) -> bool:
-    """Tell whether `read_program` can rebuild a program: its only dynamic size is the batch."""
+    """Tell whether `read_program` can rebuild a program: its dynamic sizes are those of its inputs."""
     if not can_hold(constants_of(exported)):
         return False
-    ranges = exported.range_constraints
-    if not ranges:
-        return True
-    inputs = [node.meta["val"] for node in _inputs(exported)]
-    return all(
-        isinstance(size, torch.SymInt) == (axis == 0)
-        for value in inputs
-        for axis, size in enumerate(value.shape)
-    ) and all((int(bound.lower), int(bound.upper)) == (1, MAX_BATCH) for bound in ranges.values())
+    return plain_symbols(exported) and set(map(str, exported.range_constraints)) == set(
+        symbol_names(exported)
+    )
 
 
 def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgram:
@@ -86,8 +90,8 @@ def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgr
     rows = document["rows"]
     inputs = [row for row in rows if "constant" in row and not row["constant"]]
     skeleton = _skeleton(inputs)
-    given = {row["name"]: node.meta["val"] for row, node in zip(inputs, _inputs(skeleton), strict=True)}
-    fake_mode: Any = torch._guards.detect_fake_mode(list(given.values()))
+    given = {row["name"]: node for row, node in zip(inputs, inputs_of_graph(skeleton), strict=True)}
+    fake_mode: Any = torch._guards.detect_fake_mode([node.meta["val"] for node in given.values()])
     graph = Graph()
     nodes: dict[str, Node] = {}
     for row in rows:
@@ -97,10 +101,11 @@ def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgr
         name = row["name"]
         if "constant" in row:
             node = graph.placeholder(name)
-            value = given.get(name)
-            node.meta["val"] = (
-                fake_mode.from_tensor(constants[name], static_shapes=True) if row["constant"] else value
-            )
+            if row["constant"]:
+                node.meta["val"] = fake_mode.from_tensor(constants[name], static_shapes=True)
+            else:
+                node.meta["val"] = given[name].meta["val"]
+                copy_names(node, given[name])
             node.target = name
         else:
             keywords = {key: decode(item, nodes) for key, item in row["kwargs"].items()}
@@ -135,11 +140,6 @@ def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgr
     )
 
 
-def _inputs(exported: ExportedProgram) -> list[Node]:
-    names = user_input_names(exported)
-    return [node for node in exported.graph.find_nodes(op="placeholder") if node.name in names]
-
-
 def _describe(value: Any) -> Any:
     """Return a value's type, shape and strides; None in place of what is not known before it runs."""
     if isinstance(value, list | tuple):
@@ -158,20 +158,24 @@ def _fixed(size: Any) -> int | None:
 
 
 def _skeleton(rows: list[dict[str, Any]]) -> ExportedProgram:
-    """Return a program with these inputs and nothing else: what torch.export makes of a dynamic batch."""
-    sizes = [row["value"]["shape"] for row in rows]
-    dynamic = any(None in shape for shape in sizes)
-    # torch.export takes a batch of 1 for a constant.
+    """Return a program with these inputs and nothing else: what torch.export makes of dynamic sizes."""
+    shapes, dynamic_shapes = skeleton_shapes([row["sizes"] for row in rows])
     examples = tuple(
-        torch.empty([2 if size is None else size for size in shape], dtype=DTYPES[row["value"]["dtype"]])
-        for row, shape in zip(rows, sizes, strict=True)
+        torch.empty(shape, dtype=DTYPES[row["value"]["dtype"]])
+        for row, shape in zip(rows, shapes, strict=True)
     )
     graph = Graph()
     nodes = [graph.placeholder(row["name"]) for row in rows]  # guards of a dynamic size name its input
     graph.output(tuple(graph.call_function(torch.ops.aten.clone.default, (node,)) for node in nodes))
-    batch = Dim("batch", min=1, max=MAX_BATCH)
-    shapes = tuple({0: batch} for _ in examples) if dynamic else None
-    return torch.export.export(GraphModule(torch.nn.Module(), graph), examples, dynamic_shapes=shapes)
+    exported = torch.export.export(
+        GraphModule(torch.nn.Module(), graph), examples, dynamic_shapes=dynamic_shapes
+    )
+    inputs = inputs_of_graph(exported)
+    name_sizes(
+        exported,
+        {node.name: names_in_text(row["sizes"]) for node, row in zip(inputs, rows, strict=True)},
+    )
+    return exported
 
 
 def _value(node: Node, described: Any, fake_mode: Any) -> Any:

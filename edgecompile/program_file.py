@@ -18,13 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.export import Dim, ExportedProgram
+from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from edgecompile.capture import MAX_BATCH, first_line
+from edgecompile.dynamic_size import BATCH, MAX_BATCH
 from edgecompile.errors import InvalidManifestError
+from edgecompile.flat_signature import name_outputs, output_names
 from edgecompile.graph_edit import source_line
 from edgecompile.quantize.layers import constants_of, quantized_layers
+from edgecompile.symbolic_sizes import inputs_of_graph, name_sizes, names_in_text, size_text, skeleton_shapes
+from edgecompile.user_code import first_line
 
 _NAMESPACES = ("aten", "quantized_decomposed")
 _OPERATOR = re.compile(r"(\w+)\.(\w+)\.(\w+)")
@@ -68,9 +71,10 @@ def to_text(exported: ExportedProgram) -> str:
     for node in exported.graph.nodes:
         if node.op == "placeholder":
             row = {"constant" if node.name in constants else "input": node.name}
-            row |= {"type": _describe(node)}
+            sizes = size_text(exported, node)
+            row |= {"type": {"shape": sizes, "dtype": str(node.meta["val"].dtype).removeprefix("torch.")}}
         elif node.op == "output":
-            row = {"output": encode(node.args[0])}
+            row = {"output": encode(node.args[0]), "names": list(output_names(exported))}
         else:
             row = {
                 "name": node.name,
@@ -112,12 +116,6 @@ def read_program(text: bytes, npz: bytes, source: Path) -> ExportedProgram:
         ) from error
 
 
-def _describe(node: Node) -> dict[str, Any]:
-    value = node.meta["val"]
-    sizes = [None if isinstance(size, torch.SymInt) else size for size in value.shape]
-    return {"shape": sizes, "dtype": str(value.dtype).removeprefix("torch.")}
-
-
 def encode(value: object) -> Any:
     """Return an argument of a node as JSON's types."""
     if isinstance(value, Node):
@@ -152,19 +150,18 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
     root = torch.nn.Module()
     graph = Graph()
     nodes: dict[str, Node] = {}
-    examples: list[torch.Tensor] = []
-    dynamic = False
+    given = [row["type"] for row in rows if "input" in row]
+    shapes, dynamic_shapes = skeleton_shapes([[_size(item) for item in own["shape"]] for own in given])
+    if any(math.prod(shape) > _LARGEST_INPUT for shape in shapes):
+        raise ValueError(f"an input of {max(shapes, key=math.prod)} is too large")
+    examples = [
+        torch.zeros(shape, dtype=DTYPES[own["dtype"]]) for shape, own in zip(shapes, given, strict=True)
+    ]
     returned: tuple[Any, ...] = ()
+    output_row: dict[str, Any] = {}
     for row in rows:
         if "input" in row:
             nodes[row["input"]] = graph.placeholder(_identifier(row["input"]))
-            sizes = row["type"]["shape"]
-            dynamic = dynamic or None in sizes
-            # torch.export takes a batch of 1 for a constant.
-            plain = [2 if size is None else int(size) for size in sizes]
-            if math.prod(plain) > _LARGEST_INPUT:
-                raise ValueError(f"an input of {plain} is too large")
-            examples.append(torch.zeros(plain, dtype=DTYPES[row["type"]["dtype"]]))
         elif "constant" in row:
             name = _identifier(row["constant"])
             root.register_buffer(name, constants[name])
@@ -172,6 +169,7 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
         elif "output" in row:
             returned = tuple(decode(row["output"], nodes))
             graph.output(returned)
+            output_row = row
         else:
             arguments = tuple(decode(row["args"], nodes))
             # torch.fx writes these names into code that it compiles.
@@ -185,9 +183,21 @@ def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> Ex
     if not returned:
         raise ValueError("it returns nothing")
     module = GraphModule(root, graph)
-    batch = Dim("batch", min=1, max=MAX_BATCH)
-    shapes = tuple({0: batch} for _ in examples) if dynamic else None
-    return torch.export.export(module, tuple(examples), dynamic_shapes=shapes)
+    exported = torch.export.export(module, tuple(examples), dynamic_shapes=dynamic_shapes)
+    names = (names_in_text([_size(item) for item in own["shape"]]) for own in given)
+    if "names" in output_row:  # bundles from before it have numbers
+        outputs = output_row["names"]
+        if not all(isinstance(name, str) and _IDENTIFIER.fullmatch(name) for name in outputs):
+            raise ValueError(f"{outputs!r:.200} are no names")
+        name_outputs(exported, outputs)
+    inputs = (node.name for node in inputs_of_graph(exported))
+    name_sizes(exported, dict(zip(inputs, names, strict=True)))
+    return exported
+
+
+def _size(described: Any) -> Any:
+    """Return a size of an input; bundles from before sizes had names have None for that of the batch."""
+    return {"name": BATCH, "minimum": 1, "maximum": MAX_BATCH} if described is None else described
 
 
 def _identifier(name: str) -> str:

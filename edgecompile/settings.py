@@ -15,6 +15,7 @@ from edgecompile.artifact import MANIFEST
 from edgecompile.budget import Budget
 from edgecompile.dataset import check_data
 from edgecompile.device import load_device
+from edgecompile.dynamic_size import WantedSize, parse_dynamic
 from edgecompile.errors import (
     CalibrationRequiredError,
     DeviceTargetMismatchError,
@@ -47,6 +48,7 @@ class Options:
     evaluation: str | None = None
     precision: Precision | None = None
     dynamic_batch: bool | None = None
+    dynamic: Mapping[str, str] | None = None
     output: str | None = None
     cache: bool | None = None
     jobs: Annotated[int, Field(ge=0)] | None = None
@@ -84,6 +86,7 @@ class BuildSettings:
         calibration: Data to choose quantization ranges on; never None in INT8.
         evaluation: Data to measure quality on, not used for calibration.
         dynamic_batch: Whether the artifacts take any batch size.
+        dynamic: Which other sizes of inputs may vary.
         output: The folder that gets one folder for each target.
         cache: Whether results are kept for later builds, and those of earlier ones used.
         jobs: The most processes that lower at once; 0 for as many as CPUs and memory allow.
@@ -105,6 +108,7 @@ class BuildSettings:
     evaluation: str | None = None
     precision: Precision = "int8"
     dynamic_batch: bool = False
+    dynamic: tuple[WantedSize, ...] = ()
     output: Path = Path("build")
     cache: bool = True
     jobs: int = 0
@@ -128,6 +132,7 @@ class BuildSettings:
             "evaluation": self.evaluation,
             "precision": self.precision,
             "dynamic-batch": self.dynamic_batch,
+            "dynamic": tuple(map(str, self.dynamic)),
             "output": str(self.output),
             "cache": self.cache,
             "jobs": self.jobs,
@@ -183,6 +188,10 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
     if "sparsity" in chosen:
         with problems.collecting():
             sparsity = parse_sparsity(str(chosen["sparsity"]), origins["sparsity"])
+    dynamic: tuple[WantedSize, ...] = ()
+    if "dynamic" in chosen:
+        with problems.collecting():
+            dynamic = parse_dynamic(chosen["dynamic"], origins["dynamic"])
     labels = None
     with problems.collecting():
         labels = _labels(chosen.get("pipeline"), origins)
@@ -195,6 +204,7 @@ def resolve(model: str, flags: Options, config: Path | None = None) -> BuildSett
         evaluation=chosen.get("evaluation"),
         precision=chosen["precision"],
         dynamic_batch=chosen["dynamic_batch"],
+        dynamic=dynamic,
         output=Path(chosen["output"]),
         cache=chosen["cache"],
         jobs=chosen["jobs"],

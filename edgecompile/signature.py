@@ -10,11 +10,15 @@ from torch.fx import Node
 
 from edgecompile.artifact import TensorEntry
 from edgecompile.dataset import NOISE, Dataset, Sample, TensorSpec
+from edgecompile.dynamic_size import BATCH, DynamicSize
+from edgecompile.flat_signature import output_names
 from edgecompile.graph_edit import output_nodes, user_input_names
 from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, parameters_of
+from edgecompile.symbolic_sizes import input_sizes, output_sizes
 
 # Samples for a build in float without data: enough to see that every artifact computes the same.
 _RANDOM_SAMPLES = 8
+_LARGEST_NOISE = 256  # of a dynamic size
 
 
 def input_specs(exported: ExportedProgram) -> tuple[TensorSpec, ...]:
@@ -31,18 +35,22 @@ def inputs_of(exported: ExportedProgram) -> tuple[TensorEntry, ...]:
     """Return the inputs with the quantization parameters of the quantize node that reads them."""
     placeholders = {node.name: node for node in exported.graph.find_nodes(op="placeholder")}
     return tuple(
-        _entry(name, placeholders[name], next(_quantizes(placeholders[name].users), None))
+        _entry(
+            name,
+            placeholders[name],
+            next(_quantizes(placeholders[name].users), None),
+            input_sizes(exported, placeholders[name]),
+        )
         for name in user_input_names(exported)
     )
 
 
 def outputs_of(exported: ExportedProgram) -> tuple[TensorEntry, ...]:
-    """Return the outputs, named `output`, or `output_0`, `output_1`, ... where there are several."""
+    """Return the outputs with the quantization parameters of the dequantize node that gives them."""
     outputs = output_nodes(exported.graph)
-    names = ["output"] if len(outputs) == 1 else [f"output_{index}" for index in range(len(outputs))]
     return tuple(
-        _entry(name, node, node if node.target is DEQUANTIZE else None)
-        for name, node in zip(names, outputs, strict=True)
+        _entry(name, node, node if node.target is DEQUANTIZE else None, output_sizes(exported, node))
+        for name, node in zip(output_names(exported), outputs, strict=True)
     )
 
 
@@ -50,29 +58,41 @@ def random_dataset(specs: Sequence[TensorSpec]) -> Dataset:
     """Return samples of seeded noise, for a build in float without data."""
     generator = torch.Generator().manual_seed(0)
     samples = tuple(
-        Sample(inputs=tuple(_noise(spec, generator) for spec in specs), label=None)
-        for _ in range(_RANDOM_SAMPLES)
+        Sample(inputs=tuple(_noise(spec, generator, index) for spec in specs), label=None)
+        for index in range(_RANDOM_SAMPLES)
     )
     return Dataset(samples=samples, spec=NOISE)
 
 
-def _noise(spec: TensorSpec, generator: torch.Generator) -> torch.Tensor:
-    sizes = [1 if size is None else size for size in spec.shape]
+def _noise(spec: TensorSpec, generator: torch.Generator, index: int) -> torch.Tensor:
+    dynamic = {size.axis: _length(size, index) for size in spec.dynamic}
+    sizes = [dynamic.get(axis, 1) if size is None else size for axis, size in enumerate(spec.shape)]
     dtype: torch.dtype = getattr(torch, spec.dtype)
     if dtype.is_floating_point:
         return torch.rand(sizes, generator=generator, dtype=dtype)
     return torch.randint(0, 2, sizes, generator=generator).to(dtype)
 
 
+def _length(size: DynamicSize, index: int) -> int:
+    """Return a size for one sample: the first has the least, the last the largest that is not excessive."""
+    if size.name == BATCH:
+        return 1
+    most = max(size.minimum, min(_LARGEST_NOISE, size.maximum or _LARGEST_NOISE))
+    return size.minimum + (most - size.minimum) * index // (_RANDOM_SAMPLES - 1)
+
+
 def _specs(entries: Iterable[TensorEntry]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name=entry.name, shape=entry.shape, dtype=entry.dtype) for entry in entries)
+    return tuple(
+        TensorSpec(name=entry.name, shape=entry.shape, dtype=entry.dtype, dynamic=entry.dynamic)
+        for entry in entries
+    )
 
 
 def _quantizes(users: Iterable[Node]) -> Iterator[Node]:
     return (user for user in users if user.target is QUANTIZE)
 
 
-def _entry(name: str, node: Node, quantization: Node | None) -> TensorEntry:
+def _entry(name: str, node: Node, quantization: Node | None, dynamic: tuple[DynamicSize, ...]) -> TensorEntry:
     value = node.meta["val"]
     parameters = parameters_of(quantization) if quantization is not None else None
     return TensorEntry(
@@ -81,4 +101,5 @@ def _entry(name: str, node: Node, quantization: Node | None) -> TensorEntry:
         dtype=str(value.dtype).removeprefix("torch."),
         scale=parameters.scale if parameters else None,
         zero_point=parameters.zero_point if parameters else None,
+        dynamic=dynamic,
     )

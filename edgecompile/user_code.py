@@ -24,6 +24,12 @@ from edgecompile.errors import (
 _OWN_FOLDER = str(Path(__file__).resolve().parent)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
 def split_spec(spec: str) -> tuple[str, str]:
     """Split `file.py:function` or `package.module:function` into its two halves.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -254,7 +254,10 @@ def _check_formats(bundle: Bundle, target: Target) -> None:
 
 def _check_signature(bundle: Bundle, exported: ExportedProgram) -> None:
     manifest = bundle.manifest
-    for entries, own in ((manifest.inputs, inputs_of(exported)), (manifest.outputs, outputs_of(exported))):
+    told = any(entry.dynamic for entry in (*manifest.inputs, *manifest.outputs))
+    for entries, found in ((manifest.inputs, inputs_of(exported)), (manifest.outputs, outputs_of(exported))):
+        # Bundles from before dynamic sizes had names tell none.
+        own = found if told else tuple(replace(entry, dynamic=()) for entry in found)
         if entries != own:
             raise InvalidManifestError(
                 f"the manifest does not have the inputs and outputs of {PROGRAM}",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from edgecompile.cli.options import KeyValue, json_option, traceback_option
+from edgecompile.cli.options import DynamicAxis, KeyValue, json_option, traceback_option
 from edgecompile.errors import UsageError
 from edgecompile.program import Precision
 
@@ -62,6 +63,13 @@ if TYPE_CHECKING:
 @click.option(
     "--sensitivity/--no-sensitivity", default=None, help="Measure what the rounding of each layer costs."
 )
+@click.option(
+    "--dynamic",
+    type=DynamicAxis(),
+    multiple=True,
+    help="Take any size from MIN to MAX along an axis of an input (tokens:1=length:1..128); may be repeated, "
+    "and axes of one NAME are equally long.",
+)
 @click.option("--dynamic-batch/--no-dynamic-batch", default=None, help="Take any batch size.")
 @click.option(
     "--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML with these options as keys."
@@ -95,6 +103,7 @@ def command(
     said = {name: None if value == () else value for name, value in flags.items()}
     for table in ("pruning", "quantization"):
         said[table] = dict(flags[table])
+    said["dynamic"] = _once_each(flags["dynamic"]) or None
     if all_targets:
         said["target"] = _all_targets(said)
     settings = resolve(model, Options(**said), config)
@@ -114,6 +123,13 @@ def command(
         return
     for bundle in bundles:
         click.echo(bundle.report_text())
+
+
+def _once_each(axes: Sequence[tuple[str, str]]) -> dict[str, str]:
+    for index, (axis, _) in enumerate(axes):
+        if axis in dict(axes[:index]):
+            raise UsageError(f"--dynamic says {axis} twice", hint="leave one of them out")
+    return dict(axes)
 
 
 def _all_targets(said: dict[str, Any]) -> tuple[str, ...]:

@@ -34,6 +34,21 @@ class KeyValue(click.ParamType[Any]):
             return key, text
 
 
+class DynamicAxis(KeyValue):
+    """INPUT:AXIS=NAME:MIN..MAX, or a NAME alone; what it means is checked with the other settings."""
+
+    name = "INPUT:AXIS=NAME:MIN..MAX"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """Return the axis and the size, as text."""
+        axis, equals, size = value.partition("=")
+        if not axis or not equals:
+            self.fail(f"{value!r} is not {self.name}", param, ctx)
+        return axis, size
+
+
 traceback_option = click.option(
     "--traceback",
     is_flag=True,

@@ -13,6 +13,7 @@ import numpy as np
 
 from edgecompile.artifact import MANIFEST, Artifact, Bundle, TensorEntry, sha256
 from edgecompile.decibels import LOWEST_SQNR_DB, sqnr_db
+from edgecompile.dynamic_size import BATCH
 from edgecompile.embedding.identifiers import identifier, identifiers, type_name
 from edgecompile.errors import (
     FormatNotInBundleError,
@@ -244,7 +245,11 @@ def _tensors(
 
 def _shape(entry: TensorEntry, platform: Platform, platform_name: str, kind: str) -> tuple[int | None, ...]:
     """Return a tensor's shape with a batch of 1, or say why the platform cannot take it."""
-    shape = tuple(1 if size is None and axis == 0 else size for axis, size in enumerate(entry.shape))
+    others = {size.axis for size in entry.dynamic if size.name != BATCH}
+    shape = tuple(
+        1 if size is None and axis == 0 and axis not in others else size
+        for axis, size in enumerate(entry.shape)
+    )
     expected, found = None, None
     if entry.dtype not in platform.types:
         expected, found = ", ".join(platform.types), entry.dtype

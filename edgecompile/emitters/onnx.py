@@ -24,8 +24,10 @@ from edgecompile.emitters._onnx_quick_export import quick_export
 from edgecompile.emitters._onnx_weights import lower_weights
 from edgecompile.engines.onnxruntime import Onnxruntime
 from edgecompile.errors import LoweringFailedError
+from edgecompile.flat_signature import output_names
 from edgecompile.program import QuantizedProgram
 from edgecompile.quantize.dynamic_layers import with_float_activations
+from edgecompile.symbolic_sizes import expression_text, symbol_names
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -146,15 +148,9 @@ def _name_signature(graph: ir.Graph, program: QuantizedProgram) -> None:
     names = [name for name in program.exported.graph_signature.user_inputs if isinstance(name, str)]
     for value, name in zip(graph.inputs, names, strict=True):
         value.name = name
-    numbered = len(graph.outputs) > 1 or "output" in names
-    for index, value in enumerate(graph.outputs):
-        value.name = f"output_{index}" if numbered else "output"
-    dimensions: dict[str, str] = {}
-    for value in graph.inputs:
-        for axis, dimension in enumerate(value.shape or ()):
-            if isinstance(dimension, ir.SymbolicDim) and dimension.value is not None:
-                taken = axis > 0 or "batch" in dimensions.values()
-                dimensions.setdefault(dimension.value, f"{value.name}_dim_{axis}" if taken else "batch")
+    for value, name in zip(graph.outputs, output_names(program.exported), strict=True):
+        value.name = name
+    dimensions = symbol_names(program.exported)
     for value in (*graph.inputs, *graph.outputs):
         dims = [_named(dimension, dimensions) for dimension in value.shape or ()]
         value.shape = None if value.shape is None else ir.Shape(dims)
@@ -164,9 +160,7 @@ def _named(dimension: int | ir.SymbolicDim, names: dict[str, str]) -> int | str 
     if isinstance(dimension, int):
         return dimension
     # An output's dimension may be an expression of the inputs' ("s77 * 4").
-    return dimension.value and re.sub(
-        r"[A-Za-z_]\w*", lambda word: names.get(word[0], word[0]), dimension.value
-    )
+    return dimension.value and expression_text(dimension.value, names)
 
 
 def _strip(model: ir.Model) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edgecompile.artifact import CONSTANTS, PROGRAM, Artifact, Emitted, TensorEntry, sha256
 from edgecompile.cache import digest
-from edgecompile.dataset import Dataset, spread
+from edgecompile.dataset import Dataset
+from edgecompile.dynamic_size import DynamicSize
 from edgecompile.program import Declined, Precision, QuantizedProgram
 from edgecompile.stage_cache import HashedFile, Result, StageCache
 from edgecompile.stages.quality import reference_outputs
@@ -118,7 +119,8 @@ class KeptFiles:
 
 def tensor_entry(row: dict[str, Any]) -> TensorEntry:
     """Return the entry that `dataclasses.asdict` gave."""
-    return TensorEntry(**row | {"shape": tuple(row["shape"])})
+    dynamic = tuple(DynamicSize(**size) for size in row["dynamic"])
+    return TensorEntry(**row | {"shape": tuple(row["shape"]), "dynamic": dynamic})
 
 
 def artifact_of(name: str, item: Result[Emitted]) -> Artifact:
@@ -151,7 +153,7 @@ def bundle_files(
     """Return the files of one target's bundle."""
 
     def make() -> BundleFiles:
-        from edgecompile.goldens import golden_files
+        from edgecompile.goldens import golden_choice, golden_files
         from edgecompile.program_file import constants_to_npz, to_text
         from edgecompile.report import Report
         from edgecompile.signature import inputs_of, outputs_of
@@ -182,7 +184,7 @@ def bundle_files(
         )
         references = reference_outputs(cache, program, data, ("exact",))["exact"].value()
         triples = list(zip(samples, floats.value(), references, strict=True))
-        golden = spread(triples, target.validation.goldens)
+        golden = golden_choice(triples, target.validation.goldens)
         inputs, outputs = inputs_of(quantized.exported), outputs_of(quantized.exported)
         contents = {
             PROGRAM: to_text(quantized.exported).encode(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecompile.cache import digest
 from edgecompile.dataset import TensorSpec
+from edgecompile.dynamic_size import DynamicSize
 from edgecompile.program import CapturedProgram, StepRecord, step_from_dict
 from edgecompile.recording import recording
 from edgecompile.stage_cache import HashedFile, Result, StageCache
@@ -70,14 +71,16 @@ def captured_program(cache: StageCache, settings: BuildSettings) -> Result[Captu
         EdgecompileError: The model's function fails, or the model cannot be captured.
     """
     where = Path(settings.model).resolve() if settings.model.endswith(".pt2") else Path.cwd()
-    own_key = digest("model", str(where), settings.model, str(settings.dynamic_batch), tools())
+    own_key = digest(
+        "model", str(where), settings.model, str(settings.dynamic_batch), str(settings.dynamic), tools()
+    )
 
     def make() -> CapturedProgram:
         from edgecompile.capture import capture, load_model
 
         source = load_model(settings.model)
         cache.progress.start("capture")
-        program = capture(source, dynamic_batch=settings.dynamic_batch)
+        program = capture(source, dynamic_batch=settings.dynamic_batch, dynamic=settings.dynamic)
         cache.progress.finish(f"{len(program.exported.graph.nodes)} nodes")
         return program
 
@@ -113,6 +116,11 @@ def output_specs_of(captured: Result[CapturedProgram]) -> tuple[TensorSpec, ...]
 
 def _specs(captured: Result[CapturedProgram], kind: str) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(name=spec["name"], shape=tuple(spec["shape"]), dtype=spec["dtype"])
+        TensorSpec(
+            name=spec["name"],
+            shape=tuple(spec["shape"]),
+            dtype=spec["dtype"],
+            dynamic=tuple(DynamicSize(**size) for size in spec["dynamic"]),
+        )
         for spec in captured.summary.get(kind, ())
     )

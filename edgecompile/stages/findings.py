@@ -94,6 +94,7 @@ def findings(
         if calibration is not None:
             rows = [*_of_calibration(calibration.summary, limit), *rows]
             rows += _of_both(calibration, data)
+        rows += _of_sizes(data.summary)
         return Findings(rows=(*rows, *_of_inputs(ranges, data.summary["spec"])), input_ranges=ranges)
 
     sources = (data,) if calibration is None else (data, calibration)
@@ -145,6 +146,15 @@ def _of_calibration(facts: dict[str, Any], limit: int) -> Iterator[Finding]:
             code="constant-input",
             what=facts["spec"],
             text=f"the input {name!r} has equal elements throughout every calibration sample",
+        )
+
+
+def _of_sizes(facts: dict[str, Any]) -> Iterator[Finding]:
+    for name in facts["single"]:
+        yield Finding(
+            code="single-size",
+            what=facts["spec"],
+            text=f"every sample has the same {name!r}, which is dynamic: the quality is that of one size",
         )
 
 

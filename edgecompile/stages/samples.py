@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecompile.cache import digest
 from edgecompile.dataset import NOISE, Dataset, TensorSpec, load_dataset
+from edgecompile.dynamic_size import BATCH
 from edgecompile.recording import recording
 from edgecompile.stage_cache import Entry, Result, ResultChangedError, StageCache
 from edgecompile.stages.reads import forget, remember, remembered, tools
@@ -81,7 +82,8 @@ def _facts(data: Dataset, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
     """Return what is known of data without its samples.
 
     `digest` is a hash of all samples and labels, `samples` has one of each sample's inputs (64 bits: enough
-    to tell samples apart), `flat` names the inputs whose elements are equal within every sample.
+    to tell samples apart), `flat` names the inputs whose elements are equal within every sample, `single` the
+    dynamic sizes that all samples have alike.
     """
     found = hashlib.sha256()
     samples = []
@@ -99,7 +101,21 @@ def _facts(data: Dataset, inputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
             for spec, tensor in zip(inputs, sample.inputs, strict=True)
             if spec.name in flat and _is_flat(tensor)
         ]
-    return {"digest": found.hexdigest(), "samples": samples, "flat": flat}
+    return {
+        "digest": found.hexdigest(),
+        "samples": samples,
+        "flat": flat,
+        "single": _single_sizes(data, inputs),
+    }
+
+
+def _single_sizes(data: Dataset, inputs: tuple[TensorSpec, ...]) -> list[str]:
+    lengths: dict[str, set[int]] = {}
+    for sample in data.samples:
+        for spec, tensor in zip(inputs, sample.inputs, strict=True):
+            for size in spec.dynamic:
+                lengths.setdefault(size.name, set()).add(tensor.shape[size.axis])
+    return [name for name, found in lengths.items() if len(found) == 1 and name != BATCH]
 
 
 def _is_flat(tensor: torch.Tensor) -> bool:
@@ -108,5 +124,5 @@ def _is_flat(tensor: torch.Tensor) -> bool:
 
 
 def _entry(known: dict[str, Any], spec: str) -> Entry:
-    summary = {"spec": spec, "samples": known.get("samples", []), "flat": known.get("flat", [])}
+    summary = {"spec": spec} | {name: known.get(name, []) for name in ("samples", "flat", "single")}
     return Entry(stage=_STAGE, key=known["key"], digest=known["digest"], size_bytes=0, summary=summary)

@@ -181,7 +181,7 @@ def test_several_inputs_and_outputs(build):
         ("second", "float32"),
         ("tokens", "int64"),
     ]
-    assert [entry.name for entry in manifest.outputs] == ["output_0", "output_1", "output_2"]
+    assert [entry.name for entry in manifest.outputs] == ["scores", "halves_0", "halves_1"]
     assert [entry.shape for entry in manifest.outputs] == [(1, 3), (1, 4), (1, 8)]
     assert manifest.inputs[2].scale is None
     for row in bundle.report_dict()["quality"][2:]:

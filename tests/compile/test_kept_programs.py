@@ -10,6 +10,7 @@ import torch
 from edgecompile.capture import capture, load_model
 from edgecompile.dataset import load_dataset
 from edgecompile.emitter import load_emitter
+from edgecompile.graph_edit import ProgramEditor
 from edgecompile.graph_pass import run_passes
 from edgecompile.lift import lift
 from edgecompile.program_entry import program_text, read_program
@@ -17,7 +18,7 @@ from edgecompile.program_file import to_text
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize import static_int8
 from edgecompile.quantize.layers import constants_of
-from edgecompile.signature import input_specs
+from edgecompile.signature import input_specs, inputs_of
 from edgecompile.stage_cache import HashedFile
 from edgecompile.stages.captured import Captured
 from edgecompile.stages.quantized import Calibrated, Quantized
@@ -129,10 +130,17 @@ def test_a_text_that_is_no_program_is_refused():
             read_program(json.dumps(document), dict(constants_of(captured.exported)))
 
 
-def test_a_program_with_another_dynamic_size_is_not_kept():
+def test_a_program_with_another_dynamic_size_is_kept(tmp_path):
     length = torch.export.Dim("length", min=2, max=64)
     module = torch.nn.Linear(4, 4)
     exported = torch.export.export(module, (torch.rand(1, 8, 4),), dynamic_shapes=({1: length},))
     captured = capture(load_model(f"{networks.__file__}:small"), dynamic_batch=False)
     assert Captured().can_keep(captured)
-    assert not Captured().can_keep(replace(captured, exported=exported))
+    program = replace(captured, exported=ProgramEditor(exported).finish())
+    assert Captured().can_keep(program)
+    again = round_trip(Captured(), program, tmp_path / "captured").exported
+    assert inputs_of(again) == inputs_of(program.exported)
+    assert again.module(check_guards=False)(torch.rand(1, 40, 4)).shape == (1, 40, 4)
+    height = torch.export.Dim("height", min=2, max=64)
+    derived = torch.export.export(module, (torch.rand(1, 8, 4),), dynamic_shapes=({1: 2 * height},))
+    assert not Captured().can_keep(replace(captured, exported=derived))

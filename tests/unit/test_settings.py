@@ -8,6 +8,7 @@ import pytest
 from edgecompile.errors import (
     ConfigurationErrors,
     EdgecompileError,
+    InvalidDynamicSizeError,
     InvalidQuantizationError,
     UnsupportedPrecisionError,
 )
@@ -255,3 +256,15 @@ def test_all_wrong_quantization_is_shown_once_for_all_targets(model, tmp_path):
 
 def test_an_unknown_device_is_the_only_problem(model):
     assert _codes(model, Options(device="pixel-66", precision="fp32")) == ["unknown-device"]
+
+
+def test_dynamic_sizes_of_a_config_file_and_of_flags(model, tmp_path):
+    config = tmp_path / "config.toml"
+    config.write_text('target = ["linux-x86-64"]\nprecision = "fp32"\n[dynamic]\n"x:1" = "length:1..8"\n')
+    settings = resolve(model, Options(), config)
+    assert [str(size) for size in settings.dynamic] == ["x:1=length:1..8"]
+    assert settings.origins["dynamic"] == f"config {config}"
+    flags = Options(dynamic={"x:2": "width:4..9"})
+    assert [str(size) for size in resolve(model, flags, config).dynamic] == ["x:2=width:4..9"]
+    with pytest.raises(InvalidDynamicSizeError, match="not understood"):
+        resolve(model, Options(dynamic={"x": "4..9"}), config)
