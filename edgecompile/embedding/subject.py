@@ -13,7 +13,7 @@ import numpy as np
 
 from edgecompile.artifact import MANIFEST, Artifact, Bundle, TensorEntry, sha256
 from edgecompile.decibels import LOWEST_SQNR_DB, sqnr_db
-from edgecompile.dynamic_size import BATCH
+from edgecompile.dynamic_size import BATCH, DynamicSize, shape_text
 from edgecompile.embedding.identifiers import identifier, identifiers, type_name
 from edgecompile.errors import (
     FormatNotInBundleError,
@@ -46,6 +46,7 @@ class EmbeddedTensor:
         identifier: The name in the language.
         shape: The size of each dimension; a batch of any size is 1, None is another dynamic one.
         type: Of an element, in the language.
+        dynamic: The bounds of sizes that are None, where they are known.
     """
 
     name: str
@@ -53,6 +54,18 @@ class EmbeddedTensor:
     shape: tuple[int | None, ...]
     dtype: str
     type: str
+    dynamic: tuple[DynamicSize, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int | tuple[int, int | None] | None, ...]:
+        """What each dimension may be: a size, the least and the largest one, or any."""
+        bounds = {size.axis: (size.minimum, size.maximum) for size in self.dynamic}
+        return tuple(bounds.get(axis) if size is None else size for axis, size in enumerate(self.shape))
+
+    @property
+    def shown_shape(self) -> str:
+        """The shape for a reader."""
+        return shape_text(self.shape, [size for size in self.dynamic if self.shape[size.axis] is None])
 
     @property
     def count(self) -> int:
@@ -74,6 +87,7 @@ class Subject:
         required_sqnr_db: What each output of the goldens must have against float, for the self-test.
         goldens: The bytes of each, little-endian, by `000-input-0`, `000-float-0`.
         golden_count: How many there are.
+        golden_shapes: Of each golden, the shapes of its inputs.
         signed: What the wrapper verifies before it reads an artifact; None where it takes this one only.
     """
 
@@ -90,6 +104,7 @@ class Subject:
     required_sqnr_db: tuple[float, ...]
     goldens: dict[str, bytes]
     golden_count: int
+    golden_shapes: tuple[tuple[tuple[int, ...], ...], ...]
     signed: SignedStatement | None
 
     @property
@@ -238,6 +253,7 @@ def _tensors(
             shape=_shape(entry, platform, platform_name, kind),
             dtype=entry.dtype,
             type=platform.types[entry.dtype],
+            dynamic=entry.dynamic,
         )
         for entry, name in zip(entries, names, strict=True)
     )
@@ -276,9 +292,11 @@ def _goldens(bundle: Bundle) -> dict[str, Any]:
     """Return the goldens' bytes, and how close to float the reference is on them."""
     manifest, contents = bundle.manifest, {}
     energies = np.zeros((len(manifest.outputs), 2))  # signal, noise
+    shapes = []
     for index in range(manifest.goldens):
-        for place, entry in enumerate(manifest.inputs):
-            array = read_golden(bundle, index, "input", entry).numpy()
+        inputs = [read_golden(bundle, index, "input", entry).numpy() for entry in manifest.inputs]
+        shapes.append(tuple(array.shape for array in inputs))
+        for place, array in enumerate(inputs):
             contents[f"{index:03d}-input-{place}"] = _little_endian(array)
         for place, entry in enumerate(manifest.outputs):
             array = read_golden(bundle, index, "float", entry).numpy()
@@ -290,6 +308,7 @@ def _goldens(bundle: Bundle) -> dict[str, Any]:
     return {
         "goldens": contents,
         "golden_count": manifest.goldens,
+        "golden_shapes": tuple(shapes),
         "required_sqnr_db": tuple(round(max(item, LOWEST_SQNR_DB), 3) for item in required),
     }
 

@@ -1,6 +1,9 @@
 """Dynamic sizes: sequences and pictures of several sizes, in every format, with their bounds."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 
@@ -260,3 +263,32 @@ def test_a_saved_program_keeps_its_own_sizes(tmp_path):
             dynamic_batch=False,
             dynamic=parse_dynamic({"image:2": "height:8..64"}, "test"),
         )
+
+
+def test_the_python_wrapper_takes_sizes_within_the_bounds(bundle, cli, tmp_path):
+    """It runs the goldens, of several sizes, without edgecompile, and refuses other sizes."""
+    finished = cli("embed", bundle, "--platform", "python", "--format", "onnx", "-o", tmp_path / "app")
+    assert finished.status == 0, finished.err
+
+    def python(*arguments):
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path / "app")}
+        return subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+            cwd=tmp_path,
+        )
+
+    done = python("-m", "dynamic_networks")
+    assert done.returncode == 0, done.stdout + done.stderr
+    code = (
+        "import numpy, sys; from dynamic_networks import DynamicNetworks; "
+        "height, width = map(int, sys.argv[1:]); "
+        "outputs = DynamicNetworks().run(numpy.zeros((1, 3, height, width), numpy.float32)); "
+        "print(outputs.output_0.shape)"
+    )
+    assert python("-c", code, "24", "9").stdout.strip() == "(1, 4, 12, 5)"
+    refused = python("-c", code, "25", "9")
+    assert refused.returncode == 1 and "expected float32 [1, 3, (8, 24), (8, 40)]" in refused.stderr
