@@ -282,6 +282,7 @@ def parse_bundle(path: Path, text: bytes) -> Bundle:
         )
     manifest = parse(Manifest, data, InvalidManifestError, lambda _: file)
     _check_paths(manifest, file)
+    _check_sizes(manifest, file)
     return Bundle(path=path, manifest=manifest)
 
 
@@ -307,4 +308,17 @@ def _check_paths(manifest: Manifest, file: Path) -> None:
         if manifest.files.get(artifact.path) != artifact.sha256:
             raise InvalidManifestError(
                 f"the manifest has two hashes, or none, for {artifact.path!r}", where=str(file)
+            )
+
+
+def _check_sizes(manifest: Manifest, file: Path) -> None:
+    for entry in (*manifest.inputs, *manifest.outputs):
+        open_axes = [axis for axis, size in enumerate(entry.shape) if size is None]
+        # Bundles from before sizes had names tell none.
+        if entry.dynamic and [size.axis for size in entry.dynamic] != open_axes:
+            raise InvalidManifestError(
+                f"the manifest's dynamic sizes of {entry.name!r} are not those of its shape",
+                where=str(file),
+                expected=f"axes {open_axes}",
+                found=f"axes {[size.axis for size in entry.dynamic]}",
             )

@@ -12,7 +12,7 @@ import pytest
 import torch
 from dynamic_networks import LENGTHS, PICTURES, picture, text
 
-from edgecompile.artifact import interface_of, load_bundle
+from edgecompile.artifact import interface_of, load_bundle, write_manifest
 from edgecompile.capture import capture, load_model
 from edgecompile.compare import closeness
 from edgecompile.dataset import load_dataset
@@ -24,6 +24,7 @@ from edgecompile.errors import (
     DataMismatchError,
     EngineFailedError,
     InvalidDynamicSizeError,
+    InvalidManifestError,
 )
 from edgecompile.goldens import read_goldens
 from edgecompile.graph_pass import run_passes
@@ -292,3 +293,40 @@ def test_the_python_wrapper_takes_sizes_within_the_bounds(bundle, cli, tmp_path)
     assert python("-c", code, "24", "9").stdout.strip() == "(1, 4, 12, 5)"
     refused = python("-c", code, "25", "9")
     assert refused.returncode == 1 and "expected float32 [1, 3, (8, 24), (8, 40)]" in refused.stderr
+
+
+def test_bundles_from_before_sizes_had_names_are_read(bundle, tmp_path):
+    """A size that is not told is that of the batch; the manifest may leave `dynamic` out."""
+    exported = capture(load_model(f"{SPEC}:convolutions"), dynamic_batch=True).exported
+    rows = json.loads(to_text(exported))
+    for row in rows:
+        if "input" in row:
+            row["type"]["shape"] = [size if isinstance(size, int) else None for size in row["type"]["shape"]]
+        row.pop("names", None)
+    again = read_program(json.dumps(rows).encode(), constants_to_npz(exported), tmp_path / "program.json")
+    assert inputs_of(again) == inputs_of(exported)
+    assert [entry.name for entry in outputs_of(again)] == ["output_0", "output_1"]
+    loaded = load_bundle(bundle).manifest
+    entries = tuple(replace(entry, dynamic=()) for entry in loaded.inputs)
+    write_manifest(tmp_path, replace(loaded, inputs=entries))
+    assert load_bundle(tmp_path).manifest.inputs[0].dynamic == ()
+
+
+def test_a_manifest_whose_sizes_are_of_other_axes_is_refused(bundle, tmp_path):
+    manifest = load_bundle(bundle).manifest
+    sizes = (replace(manifest.inputs[0].dynamic[0], axis=9),)
+    wrong = replace(manifest, inputs=(replace(manifest.inputs[0], dynamic=sizes),))
+    write_manifest(tmp_path, wrong)
+    with pytest.raises(InvalidManifestError, match="dynamic sizes of 'image'"):
+        load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "size", [{"name": "a b", "minimum": 1, "maximum": 8}, {"name": "a"}, "1", {"name": 1, "minimum": 1}, 2.5]
+)
+def test_a_program_whose_sizes_make_no_sense_is_refused(tmp_path, size):
+    exported = captured("convolutions", SIZES["convolutions"]).exported
+    rows = json.loads(to_text(exported))
+    next(row for row in rows if "input" in row)["type"]["shape"][2] = size
+    with pytest.raises(InvalidManifestError, match="is not a program"):
+        read_program(json.dumps(rows).encode(), constants_to_npz(exported), tmp_path / "program.json")
