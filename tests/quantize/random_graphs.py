@@ -43,6 +43,8 @@ MOVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "mean of channels": lambda x: x * x.mean(1, keepdim=True),
     "doubled": lambda x: 2 * x + 1,
     "softmax": lambda x: x.softmax(1),
+    "softmax of rows": lambda x: x.softmax(-1),
+    "twice": lambda x: torch.cat([x, x], 1),
     "roll": lambda x: x.roll((1, 1), (2, 3)),
     "flip": lambda x: x.flip(3),
     "square": lambda x: x**2,
