@@ -235,7 +235,9 @@ def test_a_bundle_shows_each_artifact(
     names = ["int8.pte", "plain.ptl"]
     for name in names:
         (tmp_path / name).write_bytes((inspected_folder / name).read_bytes())
-    bundle = types.SimpleNamespace(artifacts=[types.SimpleNamespace(path=Path(name)) for name in names])
+    manifest = types.SimpleNamespace(inputs=(), outputs=())
+    files = [types.SimpleNamespace(path=Path(name)) for name in names]
+    bundle = types.SimpleNamespace(artifacts=files, manifest=manifest)
     monkeypatch.setattr(edgecompile.artifact, "load_bundle", lambda path: bundle, raising=False)
     inspection = inspect(tmp_path)
     assert [artifact.name for artifact in inspection.artifacts] == names
