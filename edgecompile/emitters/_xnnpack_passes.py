@@ -18,11 +18,13 @@ from typing import Any
 
 from torch._guards import detect_fake_mode
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ExportGraphSignature, OutputSpec, TensorArgument
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from edgecompile.emitters._fixed_signature import fix_signature
 from edgecompile.emitters._known_versions import is_known
+from edgecompile.graph_edit import output_nodes
 
 # What no pass and no node visitor reads, but every trace copies, longer each time.
 _UNREAD_METADATA = ("from_node", "nn_module_stack", "source_fn_stack", "stack_trace", "torch_fn")
@@ -53,6 +55,7 @@ def only_useful_passes() -> Iterator[None]:
                     continue
                 if graph_pass.__name__ in _KEEP_VALUES:
                     _without_tracing(graph_pass)(program).call(program.graph_module)
+                    _name_outputs(program)
                 else:
                     program = stock(program, [graph_pass]).transform()
             fix_signature(program)  # what follows only reads
@@ -63,6 +66,16 @@ def only_useful_passes() -> Iterator[None]:
         yield
     finally:
         xnnpack_preprocess.XNNPACKPassManager = stock
+
+
+def _name_outputs(program: ExportedProgram) -> None:
+    """Name the outputs after their nodes: what an activation was fused into may be one now."""
+    before = program.graph_signature
+    outputs = [
+        OutputSpec(spec.kind, TensorArgument(name=node.name), spec.target)
+        for node, spec in zip(output_nodes(program.graph), before.output_specs, strict=True)
+    ]
+    program._graph_signature = ExportGraphSignature(before.input_specs, outputs)
 
 
 def _drop_unread_metadata(program: ExportedProgram) -> None:

@@ -174,6 +174,23 @@ def stock_bytes(program: QuantizedProgram, *, alloc_graph_input: bool = True) ->
         return bytes(edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning)).buffer)
 
 
+class Tail(nn.Module):
+    """An activation that is fused into what then is an output, before a pass that traces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.layer(x))
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_an_output_with_a_fused_activation(precision):
+    program = lowered_program(Tail, (1, 3, 8), precision)
+    assert emitter.Executorch.emit(program, TARGET.emit["pte"]).data == stock_bytes(program)
+
+
 @pytest.mark.parametrize(("network", "shape", "precision"), CASES)
 def test_same_bytes_as_the_stock_flow(network, shape, precision):
     program = lowered_program(network, shape, precision)
