@@ -201,7 +201,8 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
             return Reason("one of its inputs is a constant", change="concatenate computed values alone")
         first = sources[0]
         shared = SharedQuantizationSpec((first, node))
-        inputs = dict.fromkeys(sources[1:], shared) | {first: self._activation}
+        # The one that the others share comes before them: nothing else may have made its observer.
+        inputs = {first: self._activation} | {source: shared for source in sources[1:] if source is not first}
         node.meta[_KEY] = QuantizationAnnotation(input_qspec_map=inputs, output_qspec=shared, _annotated=True)
         return None
 

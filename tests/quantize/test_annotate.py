@@ -145,6 +145,14 @@ def test_what_stays_in_float_has_a_reason(function, operator, reason):
     assert rows[0].what[len(operator) + 2 : -1] in {node.name for node in program.exported.graph.nodes}
 
 
+def test_a_concatenation_of_what_was_computed_in_float():
+    net = Net(lambda net, x: net.conv(torch.cat([torch.erf(x), torch.sin(x)], 1)), conv=nn.Conv2d(6, 4, 1))
+    program = quantized(net, *SHAPE)
+    assert kinds(program) == ["cat", "conv2d"]
+    (cat,) = (layer for layer in quantized_layers(program.exported) if layer.kind == "cat")
+    assert cat.input_parameters == (cat.output_parameters,) * 2
+
+
 def before_and_after(net, x):
     h = net.conv(x)
     return torch.erf(h) + F.relu(h)
