@@ -21,12 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from zoo_table import table
+from zoo_table import FORMATS, decibels, table
 
 HERE = Path(__file__).parent
 LIST = HERE / "zoo_models.txt"
-FORMATS = ("pte", "ptl", "onnx")
-TARGET = "android-arm64"
 
 
 def main() -> None:
@@ -69,13 +67,9 @@ def _summary(line: dict[str, Any]) -> str:
     missed = "; ".join(line["missed"])
     calls = f"{line['delegate_calls']} calls, " if line["format"] == "pte" else ""
     outside = sum(line["outside"].values())
-    quality = f"{_decibels(line['sqnr_db'])} dB ({_decibels(line['reference_sqnr_db'])})"
+    quality = f"{decibels(line['sqnr_db'])} dB ({decibels(line['reference_sqnr_db'])})"
     what = f"{calls}{outside} outside, {quality}, {line['seconds']:.0f} s"
     return f"{line['model']} {line['format']}: {what} {missed}"
-
-
-def _decibels(sqnr_db: float | None) -> str:
-    return "equal" if sqnr_db is None else f"{sqnr_db:.1f}"
 
 
 def _in_a_process(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo_pairs import pairs_around
+from zoo_table import FORMATS
 
 from edgecompile.artifact import load_bundle
 from edgecompile.compile import build
@@ -22,7 +23,6 @@ from edgecompile.settings import Options, resolve
 from edgecompile.validate import Validation, validate
 
 NETWORKS = Path(__file__).with_name("zoo_networks.py")
-FORMATS = ("pte", "ptl", "onnx")
 TARGET = "android-arm64"
 # What makes a build of random weights quick: nothing of it changes what is captured, fused or delegated.
 PLAIN = {

@@ -60,12 +60,13 @@ def _cell(line: Line | None) -> str:
         return "-"
     if line["status"]:
         return f"exit {line['status']}"
-    found, reference = (_decibels(line[key]) for key in ("sqnr_db", "reference_sqnr_db"))
+    found, reference = (decibels(line[key]) for key in ("sqnr_db", "reference_sqnr_db"))
     failed = f", {len(line['layers_failed'])} layers differ" if line["layers_failed"] else ""
     return f"{found} ({reference}){', missed' if line['missed'] else ''}{failed}"
 
 
-def _decibels(sqnr_db: float | None) -> str:
+def decibels(sqnr_db: float | None) -> str:
+    """Return an SQNR as the table shows it."""
     return "equal" if sqnr_db is None else f"{sqnr_db:.1f}"
 
 

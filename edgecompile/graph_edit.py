@@ -12,6 +12,7 @@ import re
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,14 @@ class ProgramEditor:
         with self.graph.inserting_before(first):
             node = self.graph.placeholder(re.sub(r"\W", "_", name))
         node.target = node.name  # the generated code names the argument by it
-        node.meta["val"] = self._fake_mode().from_tensor(value, static_shapes=True)
+        node.meta["val"] = self._fake_mode.from_tensor(value, static_shapes=True)
         self._constants[node.name] = value
         return node
 
     def set_constant(self, node: Node, value: torch.Tensor) -> None:
         """Give a constant another value, of any shape; `refresh` tells its readers."""
         self._constants[node.name] = value.detach().contiguous()
-        node.meta["val"] = self._fake_mode().from_tensor(self._constants[node.name], static_shapes=True)
+        node.meta["val"] = self._fake_mode.from_tensor(self._constants[node.name], static_shapes=True)
 
     def insert(
         self,
@@ -101,7 +102,7 @@ class ProgramEditor:
         node.meta = {
             key: origin.meta[key] for key in ("stack_trace", "nn_module_stack") if key in origin.meta
         }
-        node.meta["val"] = fake_result(node, self._fake_mode())
+        node.meta["val"] = fake_result(node, self._fake_mode)
         return node
 
     def replace(self, node: Node, replacement: Node) -> None:
@@ -113,7 +114,7 @@ class ProgramEditor:
     def refresh(self) -> None:
         """Compute all values' shapes and strides anew, after an edit that changed memory layouts."""
         for node in self.calls():
-            node.meta["val"] = fake_result(node, self._fake_mode())
+            node.meta["val"] = fake_result(node, self._fake_mode)
 
     def allow_any_layout(self) -> None:
         """Let every view copy where it must, after an edit that changed memory layouts.
@@ -155,6 +156,7 @@ class ProgramEditor:
                 del self._constants[node.name]
                 self.graph.erase_node(node)
 
+    @cached_property
     def _fake_mode(self) -> Any:
         values = [node.meta["val"] for node in self.graph.nodes if "val" in node.meta]
         return detect_fake_mode(values)

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
+from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from edgecompile.graph_edit import ProgramEditor
+from edgecompile.graph_pass import PassOutcome, outcome
+
 # Recognition looks no further back than this.
 _DEEPEST = 16
+
+
+def recognized(
+    program: ExportedProgram, ends: Collection[Any], recognize: Callable[[ProgramEditor, Node], None]
+) -> PassOutcome:
+    """Return a program after trying to recognize what ends in each of some operators, the last first."""
+    editor = ProgramEditor(program)
+    for node in reversed(list(editor.calls(*ends))):
+        if node.users and node.meta["val"].dtype == torch.float32:
+            recognize(editor, node)
+    editor.graph.eliminate_dead_code()
+    return outcome(editor)
 
 
 def regions_before(node: Node, operators: Collection[Any]) -> Iterator[tuple[Node, list[Node]]]:

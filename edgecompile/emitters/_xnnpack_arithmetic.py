@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from edgecompile.emitters._xnnpack_reductions import fixed_sizes
-from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.passes.canonicalize_views import insert_view
 
 aten = torch.ops.aten
@@ -158,19 +158,3 @@ def average_pool_1d(editor: ProgramEditor, node: Node) -> Node | None:
     picture = insert_view(editor, node, operand(node), [*sizes[:2], 1, sizes[2]])
     pooled = editor.insert(node, aten.avg_pool2d.default, picture, *arguments)
     return insert_view(editor, node, average_pool(editor, pooled) or pooled, result)
-
-
-def largest(editor: ProgramEditor, node: Node) -> Node | None:
-    """The largest along the last axis as max pooling of a window of that length."""
-    sizes, result = fixed_sizes(operand(node)), fixed_sizes(node)
-    axes = [axis % len(shape_of(operand(node))) for axis in cast("list[int]", node.args[1])]
-    if sizes is None or result is None or node.meta["val"].dtype != torch.float32 or 0 in axes:
-        return None
-    kept = [axis for axis in range(len(sizes)) if axis not in axes]
-    source = operand(node)
-    if [*kept, *axes] != list(range(len(sizes))):
-        source = editor.insert(node, aten.permute.default, source, [*kept, *axes])
-    outer, length = [sizes[axis] for axis in kept], math.prod(sizes[axis] for axis in axes)
-    picture = insert_view(editor, node, source, [outer[0], 1, math.prod(outer[1:]), length])
-    pooled = editor.insert(node, aten.max_pool2d.default, picture, [1, length], [1, length])
-    return insert_view(editor, node, pooled, result)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_reductions import fixed_sizes
+from edgecompile.emitters._xnnpack_reductions import are_fixed, fixed_sizes
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.passes.canonicalize_views import insert_view
 
@@ -22,7 +22,7 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
     given |= node.kwargs
     mask, scale = given.get("attn_mask"), given.get("scale")
     is_boolean = isinstance(mask, Node) and mask.meta["val"].dtype != torch.float32
-    if given.get("dropout_p") or given.get("enable_gqa") or is_boolean or _sizes(query, key, value) is None:
+    if given.get("dropout_p") or given.get("enable_gqa") or is_boolean or not are_fixed(query, key, value):
         return None
     if given.get("is_causal"):
         mask = _causal_mask(editor, node, query, key)
@@ -45,7 +45,7 @@ def _causal_mask(editor: ProgramEditor, node: Node, query: Node, key: Node) -> N
 def matmul(editor: ProgramEditor, node: Node) -> Node | None:
     """A product of more than three axes, or with other leading axes, with views around a `bmm`."""
     left, right = operand(node), operand(node, 1)
-    if _sizes(left, right) is None or node.meta["val"].dtype != torch.float32:
+    if not are_fixed(left, right) or node.meta["val"].dtype != torch.float32:
         return None
     if shape_of(left)[:-2] != shape_of(right)[:-2] or len(shape_of(left)) < 3:
         return None
@@ -80,11 +80,6 @@ def _insert_softmax(editor: ProgramEditor, node: Node, source: Node) -> Node:
         return editor.insert(node, aten.softmax.int, source, -1)
     rows = insert_view(editor, node, source, [sizes[0], math.prod(sizes[1:-1]), sizes[-1]])
     return insert_view(editor, node, editor.insert(node, aten.softmax.int, rows, -1), sizes)
-
-
-def _sizes(*nodes: Node) -> list[list[int]] | None:
-    sizes = [fixed_sizes(node) for node in nodes]
-    return None if any(item is None for item in sizes) else sizes  # type: ignore[return-value]
 
 
 def _product(editor: ProgramEditor, node: Node, left: Node, right: Node) -> Node:

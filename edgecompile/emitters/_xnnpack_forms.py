@@ -20,7 +20,6 @@ from edgecompile.emitters._xnnpack_arithmetic import (
     float_number,
     gelu,
     hardsigmoid,
-    largest,
     mish,
     power,
     softplus,
@@ -39,7 +38,7 @@ from edgecompile.emitters._xnnpack_moves import (
 )
 from edgecompile.emitters._xnnpack_norms import group_norm, layer_norm, rms_norm
 from edgecompile.emitters._xnnpack_recurrent import gru, lstm
-from edgecompile.emitters._xnnpack_reductions import mean, total, variance, vector_norm
+from edgecompile.emitters._xnnpack_reductions import largest, mean, total, variance, vector_norm
 from edgecompile.graph_edit import ProgramEditor
 from edgecompile.passes.canonicalize_views import CanonicalizeViews
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch.fx import Node
@@ -154,23 +154,28 @@ def repeated(editor: ProgramEditor, node: Node) -> Node | None:
 
 def pixel_shuffle(editor: ProgramEditor, node: Node) -> Node | None:
     """Channels become pixels (Shi et al. 2016): a view, a permute and a view."""
-    sizes, result, factor = fixed_sizes(operand(node)), fixed_sizes(node), cast("int", node.args[1])
-    if sizes is None or result is None or len(sizes) != 4:
+    sizes, factor = fixed_sizes(operand(node)), cast("int", node.args[1])
+    if sizes is None or len(sizes) != 4:
         return None
     batch, channels, height, width = sizes
     apart = [batch, channels // factor**2, factor, factor, height, width]
-    value: Any = insert_view(editor, node, operand(node), apart)
-    value = editor.insert(node, aten.permute.default, value, [0, 1, 4, 2, 5, 3])
-    return insert_view(editor, node, value, result)
+    return _regrouped(editor, node, apart, [0, 1, 4, 2, 5, 3])
 
 
 def pixel_unshuffle(editor: ProgramEditor, node: Node) -> Node | None:
     """Pixels become channels: the reverse of `pixel_shuffle`."""
-    sizes, result, factor = fixed_sizes(operand(node)), fixed_sizes(node), cast("int", node.args[1])
-    if sizes is None or result is None or len(sizes) != 4:
+    sizes, factor = fixed_sizes(operand(node)), cast("int", node.args[1])
+    if sizes is None or len(sizes) != 4:
         return None
     batch, channels, height, width = sizes
     apart = [batch, channels, height // factor, factor, width // factor, factor]
-    value: Any = insert_view(editor, node, operand(node), apart)
-    value = editor.insert(node, aten.permute.default, value, [0, 1, 3, 5, 2, 4])
-    return insert_view(editor, node, value, result)
+    return _regrouped(editor, node, apart, [0, 1, 3, 5, 2, 4])
+
+
+def _regrouped(editor: ProgramEditor, node: Node, apart: list[int], order: list[int]) -> Node | None:
+    """Insert a view of the operand that takes axes apart, a permute, and a view of the node's shape."""
+    result = fixed_sizes(node)
+    if result is None:
+        return None
+    value = insert_view(editor, node, operand(node), apart)
+    return insert_view(editor, node, editor.insert(node, aten.permute.default, value, order), result)

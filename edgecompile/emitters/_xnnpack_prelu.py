@@ -13,8 +13,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from edgecompile.emitters._xnnpack_reductions import fixed_sizes
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
-from edgecompile.passes.canonicalize_views import insert_view, static_sizes
+from edgecompile.passes.canonicalize_views import insert_view
 
 aten = torch.ops.aten
 
@@ -29,8 +30,8 @@ def prelu_on_pictures(exported: ExportedProgram) -> ExportedProgram:
         return exported
     editor = ProgramEditor(exported)
     for node in editor.calls(aten.prelu.default):
-        sizes = static_sizes(node) if _is_other(node) else None
-        if sizes is None or -1 in sizes[1:]:
+        sizes = fixed_sizes(node) if _is_other(node) else None
+        if sizes is None:
             continue
         picture = [*sizes[:2], math.prod(sizes[2:]), 1]
         value = insert_view(editor, node, operand(node), picture)

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_reductions import fixed_sizes
+from edgecompile.emitters._xnnpack_reductions import are_fixed, fixed_sizes
 from edgecompile.graph_edit import ProgramEditor, operand
 from edgecompile.passes.canonicalize_views import insert_view
 
@@ -86,12 +86,7 @@ def _unrolled(editor: ProgramEditor, node: Node, states: list[Node], step: _Step
     parameters, has_biases, layers, _, _, bidirectional, batch_first = cast("Any", node.args[2:9])
     source = operand(node)
     sizes = fixed_sizes(source)
-    if (
-        sizes is None
-        or len(sizes) != 3
-        or sizes[0] == -1
-        or any(fixed_sizes(state) is None for state in states)
-    ):
+    if sizes is None or len(sizes) != 3 or sizes[0] == -1 or not are_fixed(*states):
         return None
     if sizes[1 if batch_first else 0] > _MOST_STEPS:
         return None

@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
-from edgecompile.passes.canonicalize_views import insert_view
+from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 
 aten = torch.ops.aten
 
@@ -22,8 +22,13 @@ _FEW = 4
 
 def fixed_sizes(node: Node) -> list[int] | None:
     """Return a shape, -1 for a dynamic batch; None where another size is dynamic."""
-    sizes = [size if isinstance(size, int) else -1 for size in shape_of(node)]
-    return None if -1 in sizes[1:] else sizes
+    sizes = static_sizes(node)
+    return None if sizes is None or -1 in sizes[1:] else sizes
+
+
+def are_fixed(*nodes: Node) -> bool:
+    """Tell whether no size but the batch is dynamic."""
+    return all(fixed_sizes(node) is not None for node in nodes)
 
 
 def mean(editor: ProgramEditor, node: Node) -> Node | None:
@@ -99,13 +104,33 @@ def insert_mean(editor: ProgramEditor, before: Node, source: Node, axes: Sequenc
         return editor.insert(before, aten.mean.dim, source, [2, 3], True)
     if rank == 4 and reduced == [1]:
         return _over_channels(editor, before, source, sizes[1])
-    kept = [axis for axis in range(rank) if axis not in reduced]
-    if [*kept, *reduced] != list(range(rank)):
-        source = editor.insert(before, aten.permute.default, source, [*kept, *reduced])
-    length = math.prod(sizes[axis] for axis in reduced)
-    result = _over_rows(editor, before, source, [sizes[axis] for axis in kept], length)
+    source, outer, length = _moved_last(editor, before, source, reduced)
+    result = _over_rows(editor, before, source, outer, length)
     shape = [1 if axis in reduced else size for axis, size in enumerate(sizes)]
     return insert_view(editor, before, result, shape)
+
+
+def largest(editor: ProgramEditor, node: Node) -> Node | None:
+    """The largest over some axes as max pooling of a window of their length."""
+    source, result, axes = operand(node), fixed_sizes(node), _axes(node)
+    if not are_fixed(source) or result is None or node.meta["val"].dtype != torch.float32 or 0 in axes:
+        return None
+    source, outer, length = _moved_last(editor, node, source, axes)
+    picture = insert_view(editor, node, source, [outer[0], 1, math.prod(outer[1:]), length])
+    pooled = editor.insert(node, aten.max_pool2d.default, picture, [1, length], [1, length])
+    return insert_view(editor, node, pooled, result)
+
+
+def _moved_last(
+    editor: ProgramEditor, before: Node, source: Node, axes: Sequence[int]
+) -> tuple[Node, list[int], int]:
+    """Move axes to the end; return the value, the sizes of the others, and how many values they hold."""
+    sizes = fixed_sizes(source)
+    assert sizes is not None
+    kept = [axis for axis in range(len(sizes)) if axis not in axes]
+    if [*kept, *axes] != list(range(len(sizes))):
+        source = editor.insert(before, aten.permute.default, source, [*kept, *axes])
+    return source, [sizes[axis] for axis in kept], math.prod(sizes[axis] for axis in axes)
 
 
 def _over_channels(editor: ProgramEditor, before: Node, source: Node, channels: int) -> Node:

@@ -11,8 +11,8 @@ from torch.fx import Node
 from torch.nn import functional
 
 from edgecompile.graph_edit import ProgramEditor
-from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.graph_region import evaluated, regions_before
+from edgecompile.graph_pass import PassOutcome
+from edgecompile.graph_region import evaluated, recognized, regions_before
 
 aten = torch.ops.aten
 
@@ -73,12 +73,7 @@ class RecognizeActivations:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with activations in one operator each."""
-        editor = ProgramEditor(program)
-        for node in reversed(list(editor.calls(*_PARTS))):
-            if node.users and node.meta["val"].dtype == torch.float32:
-                _recognize(editor, node)
-        editor.graph.eliminate_dead_code()
-        return outcome(editor)
+        return recognized(program, _PARTS, _recognize)
 
 
 def _recognize(editor: ProgramEditor, node: Node) -> None:

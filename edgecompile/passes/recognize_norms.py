@@ -8,8 +8,8 @@ from torch.fx import Node
 from torch.nn import functional
 
 from edgecompile.graph_edit import ProgramEditor, shape_of
-from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.graph_region import evaluated, numbers_in, regions_before
+from edgecompile.graph_pass import PassOutcome
+from edgecompile.graph_region import evaluated, numbers_in, recognized, regions_before
 
 aten = torch.ops.aten
 
@@ -49,12 +49,7 @@ class RecognizeNorms:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with norms in one operator each."""
-        editor = ProgramEditor(program)
-        for node in reversed(list(editor.calls(*_ENDS))):
-            if node.users and node.meta["val"].dtype == torch.float32:
-                _recognize(editor, node)
-        editor.graph.eliminate_dead_code()
-        return outcome(editor)
+        return recognized(program, _ENDS, _recognize)
 
 
 def _recognize(editor: ProgramEditor, node: Node) -> None:

@@ -146,7 +146,23 @@ def test_one_delegate_computes_a_recurrent_layer(name):
     check(Recurrent(RECURRENT[name]()).eval(), TOKENS)
 
 
+def test_what_has_no_form_is_computed_outside():
+    emitted, found, expected = emit(Function(lambda x: x.amax() + x), TOKENS)
+    assert [row.what.partition(" ")[0] for row in emitted.declined] == ["aten::amax"]
+    torch.testing.assert_close(found, expected)
+
+
 def check(module, shape):
+    emitted, found, expected = emit(module, shape)
+    assert emitted.declined == ()
+    assert emitted.delegates == {"xnnpack": 1}
+    assert found.shape == expected.shape
+    error = float((found - expected).square().sum())
+    assert error <= 1e-9 * float(expected.square().sum()), math.sqrt(error)
+
+
+def emit(module, shape):
+    """Return the artifact, and what it and torch give."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     source = SourceModel(name="net", module=module, exported=None, example_inputs=(x,))
     captured = run_passes(capture(source, dynamic_batch=False), [item.name for item in TARGET.passes])
@@ -159,10 +175,5 @@ def check(module, shape):
         float_weight_bytes=0,
     )
     emitted = Executorch.emit(program, TARGET.emit["pte"])
-    assert emitted.declined == ()
-    assert emitted.delegates == {"xnnpack": 1}
     (found,) = Engine.load(emitted.data, precise=True).run((x,))
-    expected = module(x).detach()
-    assert found.shape == expected.shape
-    error = float((found - expected).square().sum())
-    assert error <= 1e-9 * float(expected.square().sum()), math.sqrt(error)
+    return emitted, found, module(x).detach()
