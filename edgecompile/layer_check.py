@@ -120,12 +120,8 @@ def explode(exported: ExportedProgram, tallies: Sequence[LayerTally], sample: In
         tallies: Compare them.
         sample: Inputs of the program: those of the layers have the sizes that they have for it.
     """
-    exploded = Exploded(exported, sample)
-    inputs = [
-        [exploded.input(f"layer_{index}_input_{place}", node) for place, node in enumerate(tally.sources)]
-        for index, tally in enumerate(tallies)
-    ]
-    outputs = [tally.explode(exploded, own) for tally, own in zip(tallies, inputs, strict=True)]
+    exploded = Exploded(exported, sample, [tally.sources for tally in tallies])
+    outputs = [tally.explode(exploded, own) for tally, own in zip(tallies, exploded.inputs, strict=True)]
     is_dynamic = any(isinstance(tally, DynamicTally) for tally in tallies)
     return exploded.program(outputs, "int8-dynamic" if is_dynamic else "int8")
 
@@ -141,20 +137,21 @@ class StaticTally(LayerTally):
 
     def explode(self, exploded: Exploded, inputs: list[Node]) -> Node:
         """Copy the layer between quantize and dequantize nodes of its own."""
-        layer, graph = self.layer, exploded.graph
+        layer = self.layer
         copies: dict[Node, Node] = {}
         operands = []
         for value, node in zip(inputs, layer.inputs, strict=True):
-            quantized = graph.call_function(QUANTIZE, (value, *_parameters(node)))
-            operands.append(graph.call_function(DEQUANTIZE, (quantized, *_parameters(node))))
+            quantized = exploded.call(QUANTIZE, value, *_parameters(node))
+            operands.append(exploded.call(DEQUANTIZE, quantized, *_parameters(node)))
             copies[node] = operands[-1]
         if len(copies) < len(operands):  # one tensor is several operands
             is_cat = layer.kind == "cat"
             arguments = ([*operands], *layer.compute.args[1:]) if is_cat else tuple(operands)
-            copies[layer.compute] = graph.call_function(layer.compute.target, arguments)  # type: ignore[arg-type]
+            assert callable(layer.compute.target)
+            copies[layer.compute] = exploded.call(layer.compute.target, *arguments)
         last = exploded.copy(layer.compute if layer.clamp is None else layer.clamp, copies)
-        result = graph.call_function(QUANTIZE, (last, *_parameters(layer.output)))
-        return graph.call_function(DEQUANTIZE, (result, *_parameters(layer.output)))
+        result = exploded.call(QUANTIZE, last, *_parameters(layer.output))
+        return exploded.call(DEQUANTIZE, result, *_parameters(layer.output))
 
     def fed(self, inputs: Inputs) -> Inputs:
         """Return the real values of int8 inputs; quantizing them again gives the same integers."""

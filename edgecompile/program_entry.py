@@ -24,6 +24,7 @@ from edgecompile.graph_edit import (
     source_line,
 )
 from edgecompile.origins import has_origin, origin_named, origin_of, set_origin
+from edgecompile.program_builder import skeleton
 from edgecompile.program_file import DTYPES, call_name, decode, encode, operator_named
 from edgecompile.quantize.layers import constants_of
 from edgecompile.symbolic_sizes import (
@@ -158,18 +159,13 @@ def _fixed(size: Any) -> int | None:
 
 
 def _skeleton(rows: list[dict[str, Any]]) -> ExportedProgram:
-    """Return a program with these inputs and nothing else: what torch.export makes of dynamic sizes."""
+    """Return a program with these inputs and nothing else."""
     shapes, dynamic_shapes = skeleton_shapes([row["sizes"] for row in rows])
-    examples = tuple(
-        torch.empty(shape, dtype=DTYPES[row["value"]["dtype"]])
+    examples = {
+        row["name"]: torch.empty(shape, dtype=DTYPES[row["value"]["dtype"]])
         for row, shape in zip(rows, shapes, strict=True)
-    )
-    graph = Graph()
-    nodes = [graph.placeholder(row["name"]) for row in rows]  # guards of a dynamic size name its input
-    graph.output(tuple(graph.call_function(torch.ops.aten.clone.default, (node,)) for node in nodes))
-    exported = torch.export.export(
-        GraphModule(torch.nn.Module(), graph), examples, dynamic_shapes=dynamic_shapes
-    )
+    }
+    exported = skeleton(examples, dynamic_shapes)
     inputs = inputs_of_graph(exported)
     name_sizes(
         exported,

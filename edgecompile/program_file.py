@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Node
 
 from edgecompile.dynamic_size import BATCH, MAX_BATCH
 from edgecompile.errors import InvalidManifestError
 from edgecompile.flat_signature import name_outputs, output_names
 from edgecompile.graph_edit import source_line
+from edgecompile.program_builder import ProgramBuilder
 from edgecompile.quantize.layers import constants_of, quantized_layers
-from edgecompile.symbolic_sizes import inputs_of_graph, name_sizes, names_in_text, size_text, skeleton_shapes
+from edgecompile.symbolic_sizes import name_sizes, names_in_text, size_text, skeleton_shapes
 from edgecompile.user_code import first_line
 
 _NAMESPACES = ("aten", "quantized_decomposed")
@@ -147,52 +148,49 @@ def decode(value: Any, nodes: dict[str, Node]) -> Any:
 
 
 def _build(rows: list[dict[str, Any]], constants: dict[str, torch.Tensor]) -> ExportedProgram:
-    root = torch.nn.Module()
-    graph = Graph()
-    nodes: dict[str, Node] = {}
-    given = [row["type"] for row in rows if "input" in row]
-    shapes, dynamic_shapes = skeleton_shapes([[_size(item) for item in own["shape"]] for own in given])
-    if any(math.prod(shape) > _LARGEST_INPUT for shape in shapes):
-        raise ValueError(f"an input of {max(shapes, key=math.prod)} is too large")
-    examples = [
-        torch.zeros(shape, dtype=DTYPES[own["dtype"]]) for shape, own in zip(shapes, given, strict=True)
-    ]
-    returned: tuple[Any, ...] = ()
+    given = {_identifier(row["input"]): row["type"] for row in rows if "input" in row}
+    builder = ProgramBuilder(*_inputs(given))
+    nodes: dict[str, Node] = dict(builder.inputs)
     output_row: dict[str, Any] = {}
     for row in rows:
-        if "input" in row:
-            nodes[row["input"]] = graph.placeholder(_identifier(row["input"]))
-        elif "constant" in row:
+        if "constant" in row:
             name = _identifier(row["constant"])
-            root.register_buffer(name, constants[name])
-            nodes[name] = graph.get_attr(name)
+            nodes[name] = builder.constant(name, constants[name])
         elif "output" in row:
-            returned = tuple(decode(row["output"], nodes))
-            graph.output(returned)
             output_row = row
-        else:
-            arguments = tuple(decode(row["args"], nodes))
+        elif "input" not in row:
             # torch.fx writes these names into code that it compiles.
+            name, arguments = _identifier(row["name"]), decode(row["args"], nodes)
             keywords = {_identifier(key): decode(item, nodes) for key, item in row["kwargs"].items()}
-            node = graph.call_function(operator_named(row["call"]), arguments, keywords)
-            node.name = _identifier(row["name"])
+            node = builder.call(operator_named(row["call"]), arguments, keywords, name=name)
             where = _SOURCE_LINE.fullmatch(row["where"])
             if where:
                 node.meta["stack_trace"] = f'File "{where[1]}", line {where[2]}, in forward'
-            nodes[row["name"]] = node
-    if not returned:
+            nodes[name] = node
+    if not output_row.get("output"):
         raise ValueError("it returns nothing")
-    module = GraphModule(root, graph)
-    exported = torch.export.export(module, tuple(examples), dynamic_shapes=dynamic_shapes)
-    names = (names_in_text([_size(item) for item in own["shape"]]) for own in given)
+    exported = builder.finish(decode(output_row["output"], nodes))
     if "names" in output_row:  # bundles from before it have numbers
         outputs = output_row["names"]
         if not all(isinstance(name, str) and _IDENTIFIER.fullmatch(name) for name in outputs):
             raise ValueError(f"{outputs!r:.200} are no names")
         name_outputs(exported, outputs)
-    inputs = (node.name for node in inputs_of_graph(exported))
-    name_sizes(exported, dict(zip(inputs, names, strict=True)))
+    names = {name: names_in_text([_size(item) for item in own["shape"]]) for name, own in given.items()}
+    name_sizes(exported, names)
     return exported
+
+
+def _inputs(given: dict[str, dict[str, Any]]) -> tuple[dict[str, torch.Tensor], Any]:
+    """Return an example of each input, and what torch.export is told of their sizes."""
+    shapes, dynamic_shapes = skeleton_shapes(
+        [[_size(item) for item in own["shape"]] for own in given.values()]
+    )
+    if any(math.prod(shape) > _LARGEST_INPUT for shape in shapes):
+        raise ValueError(f"an input of {max(shapes, key=math.prod)} is too large")
+    return {
+        name: torch.zeros(shape, dtype=DTYPES[own["dtype"]])
+        for (name, own), shape in zip(given.items(), shapes, strict=True)
+    }, dynamic_shapes
 
 
 def _size(described: Any) -> Any:

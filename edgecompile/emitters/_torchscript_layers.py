@@ -15,17 +15,17 @@ from edgecompile.quantize.layers import QuantizationParameters, QuantizedLayer, 
 if TYPE_CHECKING:
     from edgecompile.emitters.torchscript_lite import Printer
 
-_UNSIGNED = 128  # what moves int8 to quint8
+UNSIGNED = 128  # what moves int8 to quint8
 _INT8_MIN, _INT8_MAX = -128, 127
 
 
 def quint8(parameters: QuantizationParameters) -> tuple[str, str]:
     """Return scale and zero point of the same integers moved to quint8, as source."""
-    return repr(parameters.scale), str(parameters.zero_point + _UNSIGNED)
+    return repr(parameters.scale), str(parameters.zero_point + UNSIGNED)
 
 
-def _operand(layer: QuantizedLayer, index: int = 0) -> str:
-    return str(layer.inputs[index].args[0])
+def _operand(printer: Printer, layer: QuantizedLayer, index: int = 0) -> str:
+    return printer.integers(layer.inputs[index])
 
 
 def _clamp(layer: QuantizedLayer) -> tuple[str, bool]:
@@ -80,11 +80,11 @@ def _convolution(printer: Printer, layer: QuantizedLayer) -> None:
         _per_axis(dilation, spatial),
         groups,
     )
-    value = _operand(layer)
+    value = _operand(printer, layer)
     if layer.padding is not None:
         value = f"{layer.name}_padded"
         margins = _literal(layer.padding.args[1])
-        printer.assign(value, "aten::constant_pad_nd", _operand(layer), margins, "0.")
+        printer.assign(value, "aten::constant_pad_nd", _operand(printer, layer), margins, "0.")
     attribute = printer.attribute(f"{layer.name}_packed", packed)
     _finish(printer, layer, f"quantized::{layer.kind}", value, attribute)
 
@@ -97,15 +97,17 @@ def _linear(printer: Printer, layer: QuantizedLayer) -> None:
     assert layer.weights is not None
     packed = torch.ops.quantized.linear_prepack(quantized_weight(layer.weights), layer.weights.bias)
     attribute = printer.attribute(f"{layer.name}_packed", packed)
-    _finish(printer, layer, "quantized::linear", _operand(layer), attribute)
+    _finish(printer, layer, "quantized::linear", _operand(printer, layer), attribute)
 
 
 def _binary(printer: Printer, layer: QuantizedLayer) -> None:
-    _finish(printer, layer, f"quantized::{layer.kind}", _operand(layer, 0), _operand(layer, 1))
+    _finish(
+        printer, layer, f"quantized::{layer.kind}", _operand(printer, layer, 0), _operand(printer, layer, 1)
+    )
 
 
 def _concatenation(printer: Printer, layer: QuantizedLayer) -> None:
-    values = ", ".join(str(node.args[0]) for node in layer.inputs)
+    values = ", ".join(map(printer.integers, layer.inputs))
     axis = layer.compute.args[1] if len(layer.compute.args) > 1 else 0
     scale, zero_point = quint8(layer.output_parameters)
     printer.assign(layer.output.name, "quantized::cat", f"[{values}]", repr(axis), scale, zero_point)
@@ -116,7 +118,7 @@ def _same_scale(printer: Printer, layer: QuantizedLayer) -> None:
     # Kernels return channels-last tensors, which a view cannot always reinterpret.
     name = "reshape" if layer.kind == "view" else layer.kind
     arguments = [_literal(argument) for argument in layer.compute.args[1:]]
-    value = _operand(layer)
+    value = _operand(printer, layer)
     if layer.kind == "hardtanh":
         value = _in_order(printer, value)
     printer.assign(layer.output.name, f"aten::{name}", value, *arguments)
@@ -124,25 +126,29 @@ def _same_scale(printer: Printer, layer: QuantizedLayer) -> None:
 
 def _bounded(printer: Printer, layer: QuantizedLayer) -> None:
     """An activation whose quantized kernel has the output's scale and zero point built in."""
-    printer.assign(layer.output.name, f"aten::{layer.kind}", _operand(layer))
+    printer.assign(layer.output.name, f"aten::{layer.kind}", _operand(printer, layer))
 
 
 def _hardswish(printer: Printer, layer: QuantizedLayer) -> None:
     printer.assign(
-        layer.output.name, "quantized::hardswish", _operand(layer), *quint8(layer.output_parameters)
+        layer.output.name, "quantized::hardswish", _operand(printer, layer), *quint8(layer.output_parameters)
     )
 
 
 def _leaky_relu(printer: Printer, layer: QuantizedLayer) -> None:
     slope = layer.compute.args[1] if len(layer.compute.args) > 1 else 0.01
     parameters = (repr(slope), "False", *quint8(layer.output_parameters))
-    printer.assign(layer.output.name, "quantized::leaky_relu", _operand(layer), *parameters)
+    printer.assign(layer.output.name, "quantized::leaky_relu", _operand(printer, layer), *parameters)
 
 
 def _elu(printer: Printer, layer: QuantizedLayer) -> None:
     scales = [repr(item) for item in (*layer.compute.args[1:], *(1.0, 1, 1)[len(layer.compute.args) - 1 :])]
     printer.assign(
-        layer.output.name, "quantized::elu", _operand(layer), *quint8(layer.output_parameters), *scales
+        layer.output.name,
+        "quantized::elu",
+        _operand(printer, layer),
+        *quint8(layer.output_parameters),
+        *scales,
     )
 
 

@@ -43,13 +43,20 @@ def _causal_mask(editor: ProgramEditor, node: Node, query: Node, key: Node) -> N
 
 
 def matmul(editor: ProgramEditor, node: Node) -> Node | None:
-    """A product of more than three axes, or with other leading axes, with views around a `bmm`."""
+    """A product of other than three axes, with views around a `bmm`; with two, the right one is computed."""
     left, right = operand(node), operand(node, 1)
     if not are_fixed(left, right) or node.meta["val"].dtype != torch.float32:
         return None
+    if len(shape_of(left)) == len(shape_of(right)) == 2 and editor.constant(right) is None:
+        left, right = (_with_batch(editor, node, item) for item in (left, right))
+        return insert_view(editor, node, _product(editor, node, left, right), fixed_sizes(node) or [])
     if shape_of(left)[:-2] != shape_of(right)[:-2] or len(shape_of(left)) < 3:
         return None
     return _product(editor, node, left, right)
+
+
+def _with_batch(editor: ProgramEditor, node: Node, matrix: Node) -> Node:
+    return insert_view(editor, node, matrix, [1, *(fixed_sizes(matrix) or [])])
 
 
 def softmax(editor: ProgramEditor, node: Node) -> Node | None:

@@ -39,6 +39,7 @@ from edgecompile.emitters._xnnpack_moves import (
 from edgecompile.emitters._xnnpack_norms import group_norm, layer_norm, rms_norm
 from edgecompile.emitters._xnnpack_recurrent import gru, lstm
 from edgecompile.emitters._xnnpack_reductions import largest, mean, total, variance, vector_norm
+from edgecompile.emitters._xnnpack_resampling import resampled
 from edgecompile.graph_edit import ProgramEditor
 from edgecompile.passes.canonicalize_views import CanonicalizeViews
 
@@ -70,6 +71,11 @@ FORMS: dict[Any, Form] = {
     aten.expand.default: expand,
     aten.expand_as.default: expand,
     aten.upsample_nearest2d.vec: nearest,
+    aten._upsample_nearest_exact2d.vec: resampled,
+    aten.upsample_bicubic2d.vec: resampled,
+    aten._upsample_bilinear2d_aa.vec: resampled,
+    aten._upsample_bicubic2d_aa.vec: resampled,
+    aten.adaptive_avg_pool2d.default: resampled,
     aten.pad.default: pad,
     aten.cat.default: repeated,
     aten.pixel_shuffle.default: pixel_shuffle,

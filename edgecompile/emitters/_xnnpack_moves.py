@@ -8,6 +8,7 @@ import torch
 from torch.fx import Node
 
 from edgecompile.emitters._xnnpack_reductions import fixed_sizes
+from edgecompile.emitters._xnnpack_resampling import resampled
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.passes.canonicalize_views import insert_view
 
@@ -94,7 +95,7 @@ def _copied(editor: ProgramEditor, node: Node, source: Node, copies: list[int]) 
 
 
 def nearest(editor: ProgramEditor, node: Node) -> Node | None:
-    """Nearest-neighbour upsampling by whole numbers: copies beside each value.
+    """Nearest-neighbour upsampling by whole numbers: copies beside each value; by fractions it is resampled.
 
     Before: x (N, C, H, W) -> upsample_nearest2d -> (N, C, 2H, 2W)
     After:  x -> view (N, C, H, 1, W, 1) -> mul(ones (1, 1, 1, 2, 1, 2)) -> view
@@ -106,7 +107,7 @@ def nearest(editor: ProgramEditor, node: Node) -> Node | None:
     batch, channels, height, width = sizes
     rows, columns = (after // before for before, after in zip((height, width), result[2:], strict=True))
     if [height * rows, width * columns] != result[2:]:
-        return None
+        return resampled(editor, node)
     apart = insert_view(editor, node, source, [batch, channels, height, 1, width, 1])
     return insert_view(editor, node, _copied(editor, node, apart, [1, 1, 1, rows, 1, columns]), result)
 

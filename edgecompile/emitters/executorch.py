@@ -19,6 +19,7 @@ from edgecompile.emitter import Foreseen
 from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
 from edgecompile.emitters._edge_passes import only_useful_edge_passes
+from edgecompile.emitters._executorch_kernels import refuse_missing_kernels
 from edgecompile.emitters._fixed_signature import quick_partitioner
 from edgecompile.emitters._known_versions import is_known
 from edgecompile.emitters._light_import import import_executorch
@@ -73,6 +74,7 @@ class Executorch:
             with deferred_code():
                 lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
             data = bytes(lowered.buffer)
+        refuse_missing_kernels(lowered, graph_module)
         return Emitted(
             format=Executorch.format,
             engine=Executorch.engine,
@@ -104,6 +106,8 @@ def _lowering() -> Iterator[None]:
         import_executorch()
         try:
             yield
+        except LoweringFailedError:
+            raise
         except Exception as error:
             first = next((line for line in str(error).splitlines() if line.strip()), repr(error))
             raise LoweringFailedError(

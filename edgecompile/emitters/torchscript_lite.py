@@ -18,7 +18,7 @@ from torch.fx import Node
 from edgecompile.artifact import Emitted
 from edgecompile.decline import decline
 from edgecompile.emitter import Foreseen
-from edgecompile.emitters._torchscript_layers import LOWERINGS, quantized_weight, quint8
+from edgecompile.emitters._torchscript_layers import LOWERINGS, UNSIGNED, quantized_weight, quint8
 from edgecompile.engines.torchscript_lite import TorchscriptLite as Engine
 from edgecompile.engines.torchscript_lite import qnnpack
 from edgecompile.errors import LoweringFailedError
@@ -152,7 +152,7 @@ class Printer:
         elif node.target is QUANTIZE:
             self._quantize(node, str(node.args[0]))
         elif node.target is DEQUANTIZE:
-            self.assign(node.name, "aten::dequantize", str(node.args[0]))
+            self.assign(node.name, "aten::dequantize", self.integers(node))
         elif node.target in _PYTHON_FORMS:
             form = _PYTHON_FORMS[node.target]
             self._lines.append(f"{node.name} = {form.format(*map(self._value, node.args))}")
@@ -200,6 +200,19 @@ class Printer:
         self.attributes[name] = value
         return f"self.{name}"
 
+    def integers(self, node: Node) -> str:
+        """Return how the source names the quint8 tensor that a dequantize node reads."""
+        source = node.args[0]
+        assert isinstance(source, Node)
+        constant = self._constants.get(source.name)
+        if constant is None:
+            return source.name
+        moved, parameters = (constant.short() + UNSIGNED).to(torch.uint8), parameters_of(node)
+        quantized = torch._make_per_tensor_quantized_tensor(
+            moved, parameters.scale, parameters.zero_point + UNSIGNED
+        )
+        return self.attribute(f"{source.name}_quint8", quantized)
+
     def _feeds_layers_only(self, node: Node) -> bool:
         is_dequantized = node.target in (DEQUANTIZE, DEQUANTIZE_PER_CHANNEL)
         return is_dequantized and bool(node.users) and all(user in self._inside for user in node.users)
@@ -235,7 +248,7 @@ class Printer:
         self.declined.append(decline(layer.compute, between))
         for node in layer.inputs:
             if self._feeds_layers_only(node):
-                self.assign(node.name, "aten::dequantize", str(node.args[0]))
+                self.assign(node.name, "aten::dequantize", self.integers(node))
         for part in (layer.compute, layer.clamp):
             if part is not None:
                 self._call(part)

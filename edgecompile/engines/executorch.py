@@ -53,6 +53,11 @@ class Executorch:
         return version("executorch")
 
     @staticmethod
+    def kernels() -> frozenset[str]:
+        """Return the operators that it has kernels for, `aten::add.out`."""
+        return frozenset(_runtime().operator_registry.operator_names)
+
+    @staticmethod
     def load(data: bytes, *, precise: bool) -> ExecutorchSession:
         """Load an artifact's method `forward`.
 
@@ -65,9 +70,7 @@ class Executorch:
         """
         try:
             with captured_stderr() as log:
-                from executorch.runtime import Runtime
-
-                program = Runtime.get().load_program(data)
+                program = _runtime().load_program(data)
                 method = program.load_method("forward")
         except RuntimeError as error:
             raise EngineFailedError(
@@ -81,3 +84,13 @@ class Executorch:
     def precise_form(data: bytes) -> bytes:
         """Return the artifact itself."""
         return data
+
+
+def _runtime() -> Any:
+    """Return the runtime with all kernels that the native runner has too."""
+    from executorch.runtime import Runtime
+
+    runtime = Runtime.get()
+    import executorch.kernels.quantized  # noqa: F401 (registers its kernels)
+
+    return runtime

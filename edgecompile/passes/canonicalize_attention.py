@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,12 +19,16 @@ aten = torch.ops.aten
 
 
 class CanonicalizeAttention:
-    """Rewrite attention without an axis for the heads: ONNX has it with four axes only.
+    """Rewrite attention of other than four axes, batch and heads first: ONNX has it with these only.
 
     Before: `scaled_dot_product_attention(q (N, L, E), k (N, S, E), v (N, S, E)) -> (N, L, E)`
     After:  `scaled_dot_product_attention(q.view(N, 1, L, E), ...) -> view (N, L, E)`
 
-    Declines when there are other than three or four axes, or more than one dynamic size.
+    Before: `scaled_dot_product_attention(q (N, A, H, L, E), k, v)`
+    After:  `scaled_dot_product_attention(q.view(N * A, H, L, E), ...) -> view (N, A, H, L, E)`
+
+    Declines when there are two axes, when more than one size is dynamic, and when five axes have a mask of
+    more than two, or leading axes that differ.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
@@ -33,35 +38,38 @@ class CanonicalizeAttention:
         for node in editor.calls(aten.scaled_dot_product_attention.default):
             if len(shape_of(node)) == 4:
                 continue
-            if not _add_axis(editor, node):
+            if not _with_four_axes(editor, node):
                 reason = Reason(
-                    "it has other than three or four axes, or more than one dynamic size",
+                    "it has two axes, more than one dynamic size, or five axes and a mask of as many axes",
                     change="give it four axes, with the heads in the second, and fix all sizes but the batch",
                 )
                 declined.append(decline(node, reason, what=operator_name(node)))
         return outcome(editor, declined)
 
 
-def _add_axis(editor: ProgramEditor, node: Node) -> bool:
+def _with_four_axes(editor: ProgramEditor, node: Node) -> bool:
     sources = [operand(node, index) for index in range(3)]
     sizes = [static_sizes(item) for item in (*sources, node)]
     mask: Any = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
-    masked = static_sizes(mask) if isinstance(mask, Node) else None
-    is_three = all(item is not None and len(item) == 3 for item in sizes)
-    if not is_three or (isinstance(mask, Node) and (masked is None or len(masked) > 3)):
+    masked = static_sizes(mask) if isinstance(mask, Node) else []
+    fixed = [item for item in sizes if item is not None]
+    if len(fixed) < len(sizes) or masked is None:
         return False
-    views = [
-        insert_view(editor, node, source, [size[0], 1, *size[1:]])
-        for source, size in zip(sources, sizes, strict=False)
-        if size is not None
-    ]
+    ranks = {len(item) for item in fixed}
+    if ranks == {3} and len(masked) <= 3:
+        shapes = [[size[0], 1, *size[1:]] for size in fixed]
+    elif min(ranks) > 4 and len(masked) <= 2 and len({tuple(item[:-2]) for item in fixed}) == 1:
+        shapes = [[-1 if -1 in size[:-3] else math.prod(size[:-3]), *size[-3:]] for size in fixed]
+    else:
+        return False
+    views = [insert_view(editor, node, source, shape) for source, shape in zip(sources, shapes, strict=False)]
     rest, keywords = list(node.args[3:]), dict(node.kwargs)
-    if masked is not None and len(masked) == 3:
+    if len(masked) == 3:
         headed = insert_view(editor, node, mask, [masked[0], 1, *masked[1:]])
         if rest:
             rest[0] = headed
         else:
             keywords["attn_mask"] = headed
     result = editor.insert(node, aten.scaled_dot_product_attention.default, *views, *rest, keywords=keywords)
-    editor.replace(node, insert_view(editor, node, result, sizes[3] or []))
+    editor.replace(node, insert_view(editor, node, result, fixed[3]))
     return True

@@ -1,4 +1,4 @@
-"""Express global average pooling as a mean with keepdim, which stays inside a delegate."""
+"""Express global average pooling as a mean with keepdim, and adaptive pooling as what engines have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, shape_of
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 from edgecompile.program import Reason
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 
 class CanonicalizePooling:
-    """Rewrite spatial means and adaptive average pooling.
+    """Rewrite spatial means and adaptive pooling.
 
     Before: `mean(x (N, C, H, W), [-1, -2]) -> (N, C)`
     After:  `mean(x, [2, 3], keepdim=True) -> view (N, C)`
@@ -28,6 +28,9 @@ class CanonicalizePooling:
 
     Before: `adaptive_avg_pool2d(x (N, C, 8, 8), (2, 2))`
     After:  `avg_pool2d(x, kernel (4, 4), stride (4, 4))`
+
+    Before: `adaptive_max_pool2d(x (N, C, 8, 8), (1, 2)) -> [0]`
+    After:  `max_pool2d(x, kernel (8, 4), stride (8, 4))`
 
     Declines when adaptive pooling's output size does not divide its input size: its windows overlap.
     """
@@ -43,6 +46,11 @@ class CanonicalizePooling:
             reason = _replace_adaptive(editor, node)
             if reason is not None:
                 declined.append(decline(node, reason, what="adaptive_avg_pool2d"))
+        for node in editor.calls(aten.adaptive_max_pool2d.default):
+            reason = _replace_adaptive_maximum(editor, node)
+            if reason is not None:
+                declined.append(decline(node, reason, what="adaptive_max_pool2d"))
+        editor.graph.eliminate_dead_code()
         return outcome(editor, declined)
 
 
@@ -66,29 +74,45 @@ def _keep_dimensions(editor: ProgramEditor, node: Node) -> None:
 
 
 def _replace_adaptive(editor: ProgramEditor, node: Node) -> str | None:
-    source, wanted = node.args[0], node.args[1]
-    assert isinstance(source, Node)
-    assert isinstance(wanted, list | tuple)
+    if tuple(cast("list[int]", node.args[1])) == (1, 1) and len(shape_of(operand(node))) == 4:
+        editor.replace(node, editor.insert(node, aten.mean.dim, operand(node), [2, 3], True))
+        return None
+    kernel = _kernel(node)
+    if isinstance(kernel, str):
+        return kernel
+    editor.replace(node, editor.insert(node, aten.avg_pool2d.default, operand(node), kernel, kernel))
+    return None
+
+
+def _replace_adaptive_maximum(editor: ProgramEditor, node: Node) -> str | None:
+    kernel = _kernel(node)
+    if isinstance(kernel, str):
+        return kernel
+    read = [user for user in node.users if user.users]
+    if any(user.args[1] != 0 for user in read):
+        return Reason("where the maxima are is read too", change="read the maxima alone")
+    for user in read:
+        editor.replace(user, editor.insert(node, aten.max_pool2d.default, operand(node), kernel, kernel))
+    return None
+
+
+def _kernel(node: Node) -> list[int] | str:
+    """Return the window that adaptive pooling comes down to, or why there is none."""
+    source, wanted = operand(node), cast("list[int | None]", node.args[1])
     if len(shape_of(source)) != 4:
         return Reason("its input has no batch dimension", change="give the model inputs with a batch of 1")
-    height, width = shape_of(source)[2:]
-    rows, columns = (
-        size if want is None else want for size, want in zip((height, width), wanted, strict=True)
-    )
-    if rows == 1 and columns == 1:
-        editor.replace(node, editor.insert(node, aten.mean.dim, source, [2, 3], True))
-        return None
-    sizes = (height, width, rows, columns)
-    if not all(isinstance(size, int) for size in sizes):
+    given = shape_of(source)[2:]
+    if not all(isinstance(size, int) for size in given):
         return Reason(
             "its input size is dynamic", change="pool to 1x1, or export with a fixed height and width"
         )
-    height, width, rows, columns = cast("tuple[int, int, int, int]", sizes)
+    height, width = cast("tuple[int, int]", given)
+    rows, columns = (
+        size if want is None else want for size, want in zip((height, width), wanted, strict=True)
+    )
     if height % rows or width % columns:
         return Reason(
             f"its {rows}x{columns} output does not divide its {height}x{width} input: the windows overlap",
             change="pool to a size that divides the input's, or choose another size of the model's input",
         )
-    kernel = [height // rows, width // columns]
-    editor.replace(node, editor.insert(node, aten.avg_pool2d.default, source, kernel, kernel))
-    return None
+    return [height // rows, width // columns]

@@ -37,8 +37,11 @@ class CanonicalizeSelections:
     Before: `x (3, N, C) -> unbind(0) -> [1] -> (N, C)`, or `x -> select(0, 1) -> (N, C)`
     After:  `x -> slice(0, 1, 2) -> view (N, C)`
 
-    Declines when the size along the axis is dynamic, when more than one size of the result is, or when the
-    parts are returned as they are.
+    Before: `x (N, 8, C) -> slice_scatter(y (N, 3, C), 1, 2, 5)`, what `x[:, 2:5] = y` is captured as
+    After:  `cat(x -> slice(1, 0, 2), y, x -> slice(1, 5, 8))`
+
+    Declines when the size along the axis is dynamic, when more than one size of the result is, when the parts
+    are returned as they are, or when every few values are assigned to.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
@@ -52,6 +55,10 @@ class CanonicalizeSelections:
             elif reason is None:
                 _replace_split(editor, node)
             else:
+                declined.append(decline(node, reason, what=operator_name(node)))
+        for node in editor.calls(aten.slice_scatter.default, aten.select_scatter.default):
+            reason = _replace_scatter(editor, node)
+            if reason is not None:
                 declined.append(decline(node, reason, what=operator_name(node)))
         return outcome(editor, declined)
 
@@ -99,6 +106,28 @@ def _replace_split(editor: ProgramEditor, node: Node) -> None:
         else:
             editor.replace(user, _slice(editor, user, operand(node), axis, (start, stop)))
     editor.graph.erase_node(node)
+
+
+def _replace_scatter(editor: ProgramEditor, node: Node) -> str | None:
+    """Replace an assignment to a range by what stands before it, what is assigned, and what comes after."""
+    source, value, sizes = operand(node), operand(node, 1), static_sizes(operand(node))
+    axis = cast("int", node.args[2] if len(node.args) > 2 else 0) % max(len(shape_of(node)), 1)
+    if sizes is None or sizes[axis] < 0:
+        return Reason("a size that it assigns to is dynamic", change="fix all sizes but the batch")
+    size, given = sizes[axis], cast("tuple[int, ...]", node.args[3:])
+    if node.target is aten.select_scatter.default:
+        start = given[0] % size
+        end, step = start + 1, 1
+        value = insert_view(editor, node, value, [*sizes[:axis], 1, *sizes[axis + 1 :]])
+    else:
+        start, end, step = slice(*(*given, None, None, None)[:3]).indices(size)
+    if step != 1:
+        return Reason("it assigns to every few values", change="assign to a whole range")
+    before = [_slice(editor, node, source, axis, (0, start))] if start else []
+    after = [_slice(editor, node, source, axis, (end, size))] if end < size else []
+    parts = [*before, value, *after]
+    editor.replace(node, editor.insert(node, aten.cat.default, parts, axis) if len(parts) > 1 else value)
+    return None
 
 
 def _bounds(node: Node) -> Iterator[tuple[int, int]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+from typing import cast
+
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node, map_arg
 
 from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operator_name
+from edgecompile.graph_edit import ProgramEditor, operand, operator_name
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import Reason
 
@@ -21,8 +24,11 @@ class FoldConstants:
     Before: `mean (3,) -> view (1, 3, 1, 1) -> sub(x (N, 3, H, W), .)`
     After:  `sub(x, constant (1, 3, 1, 1))`
 
+    Before: `table (64, 128) -> chunk(2, 1) -> [0], [1]`
+    After:  constants (64, 64)
+
     Declines when the value would be larger than 4 MB and than its inputs (an expanded table), or when the
-    operator is random or returns several values.
+    operator is random.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
@@ -30,35 +36,35 @@ class FoldConstants:
         editor = ProgramEditor(program)
         declined = []
         for node in editor.calls():
-            inputs = node.all_input_nodes
-            if any(editor.constant(source) is None for source in inputs):
+            computed = operand(node) if node.target is operator.getitem else node
+            if any(editor.constant(source) is None for source in computed.all_input_nodes):
                 continue
-            reason = _why_not(node)
-            if reason is None:
-                value = _evaluate(editor, node)
-                grows = value.nbytes > sum(source.meta["val"].nbytes for source in inputs)
-                if grows and value.nbytes > _LARGE_BYTES:
-                    reason = (
-                        f"its value takes {value.nbytes / 1e6:.1f} MB, more than what it is computed from"
-                    )
+            if not isinstance(node.meta.get("val"), torch.Tensor):
+                continue  # of several values, those that are read are folded
+            reason = _why_not(computed) or _fold(editor, node, computed)
             if reason is not None:
                 declined.append(decline(node, reason, what=operator_name(node)))
-                continue
-            editor.replace(node, editor.add_constant(f"{node.name}_folded", value))
+        editor.graph.eliminate_dead_code()
         return outcome(editor, declined)
 
 
 def _why_not(node: Node) -> str | None:
     if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
         return Reason("it is random", change="compute it once, and store it as a buffer")
-    if not isinstance(node.meta.get("val"), torch.Tensor):
-        return Reason("it returns several values", change="compute them once, and store them as buffers")
     return None
 
 
-def _evaluate(editor: ProgramEditor, node: Node) -> torch.Tensor:
-    args, kwargs = map_arg((node.args, node.kwargs), editor.constant)
-    assert callable(node.target)
-    value: torch.Tensor = node.target(*args, **kwargs)
+def _fold(editor: ProgramEditor, node: Node, computed: Node) -> str | None:
+    """Replace a node by what is computed, or by a part of it; return why not where that is large."""
+    args, kwargs = map_arg((computed.args, computed.kwargs), editor.constant)
+    assert callable(computed.target)
+    value: torch.Tensor = computed.target(*args, **kwargs)
+    if node is not computed:
+        value = value[cast("int", node.args[1])]
+    grows = value.nbytes > sum(source.meta["val"].nbytes for source in computed.all_input_nodes)
+    if grows and value.nbytes > _LARGE_BYTES:
+        return f"its value takes {value.nbytes / 1e6:.1f} MB, more than what it is computed from"
     # A view of a constant would drag the whole of its storage along.
-    return value.detach().clone(memory_format=torch.contiguous_format)
+    own = value.detach().clone(memory_format=torch.contiguous_format)
+    editor.replace(node, editor.add_constant(f"{node.name}_folded", own))
+    return None

@@ -7,7 +7,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operator_name, same_shape
+from edgecompile.graph_edit import ProgramEditor, operand, operator_name, same_shape
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import Reason
 
@@ -44,6 +44,9 @@ _RESHAPES = (
     aten.to.dtype_layout,
     aten.type_as.default,
     aten._to_copy.default,
+    aten.copy.default,
+    aten.repeat.default,
+    aten.repeat_interleave.self_int,
 )
 _PADS = (aten.constant_pad_nd.default, aten.pad.default)
 
@@ -70,8 +73,7 @@ class RemoveNoops:
                 continue
             if not _is_noop(node):
                 continue
-            source = node.args[0]
-            assert isinstance(source, Node)
+            source = operand(node, _value(node))
             if editor.is_user_input(source) and node in editor.outputs():
                 declined.append(
                     decline(
@@ -92,15 +94,20 @@ class RemoveNoops:
         return outcome(editor, declined)
 
 
+def _value(node: Node) -> int:
+    """Return which argument a no-op's value is: `copy` gives what it is to write, as an assignment does."""
+    return 1 if node.target is aten.copy.default else 0
+
+
 def _is_noop(node: Node) -> bool:
     if node.target in _ALWAYS:
         return True
     if node.target in _DROPOUTS:
         return node.args[2] is False
-    if node.target not in (*_RESHAPES, *_PADS) or not isinstance(node.args[0], Node):
+    source = node.args[_value(node)] if len(node.args) > _value(node) else None
+    if node.target not in (*_RESHAPES, *_PADS) or not isinstance(source, Node):
         return False
     if node.target in _PADS:
         pads = node.args[1]
         return isinstance(pads, list | tuple) and all(pad == 0 for pad in pads)
-    before, after = node.args[0].meta["val"], node.meta["val"]
-    return before.dtype == after.dtype and same_shape(node.args[0], node)
+    return source.meta["val"].dtype == node.meta["val"].dtype and same_shape(source, node)

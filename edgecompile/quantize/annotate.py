@@ -115,15 +115,16 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         return None
 
     def binary(self, node: Node) -> str | None:
-        """Addition or multiplication of two computed tensors, with a clamp after it."""
+        """Addition or multiplication of two tensors, with a clamp after it; one may be a constant."""
         left, right = node.args[0], node.args[1]
         if not isinstance(left, Node) or not isinstance(right, Node):
             return Reason(
                 "one operand is a number", change="fold the number into the weights of a layer beside it"
             )
-        if "get_attr" in (left.op, right.op):
+        if node.target is aten.mul.Tensor and any(map(_is_channel_factor, (left, right))):
             return Reason(
-                "one operand is a constant", change="fold it into the weight or bias of a layer beside it"
+                "one operand is a factor for each channel",
+                change="fold it into the weight of a layer beside it",
             )
         if node.kwargs.get("alpha", 1) != 1:
             return Reason("it scales an operand (alpha)", change="scale the weights of the layer before it")
@@ -197,8 +198,6 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         """Concatenation: one set of quantization parameters for all inputs and the output."""
         sources = node.args[0]
         assert isinstance(sources, list | tuple)
-        if any(not isinstance(source, Node) or source.op == "get_attr" for source in sources):
-            return Reason("one of its inputs is a constant", change="concatenate computed values alone")
         first = sources[0]
         shared = SharedQuantizationSpec((first, node))
         # The one that the others share comes before them: nothing else may have made its observer.
@@ -221,6 +220,14 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
             output_qspec=SharedQuantizationSpec((source, node)),
             _annotated=True,
         )
+
+
+def _is_channel_factor(node: Node) -> bool:
+    """Tell whether a node is a constant that changes along one axis at most.
+
+    A product with it gives channels that need scales of their own.
+    """
+    return node.op == "get_attr" and sum(size > 1 for size in node.meta["val"].shape) <= 1
 
 
 def is_foldable_padding(node: object) -> bool:

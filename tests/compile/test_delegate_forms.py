@@ -43,6 +43,7 @@ FORMS = {
         lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.linspace(-3, 3, 36).reshape(6, 6)),
     ),
     "matmul of four axes": (HEADS, lambda x: x @ x.transpose(-1, -2)),
+    "matmul of two axes": ((6, 8), lambda x: x @ x.T),
     "softmax of channels": (PICTURE, lambda x: x.softmax(1)),
     "softmax of a convolution": (
         PICTURE,
@@ -65,6 +66,24 @@ FORMS = {
     "expand": ((1, 1, 3), lambda x: torch.cat([x.expand(1, 4, 3), x], 1)),
     "nearest": (PICTURE, lambda x: F.interpolate(x, scale_factor=2)),
     "nearest of one axis": (PICTURE, lambda x: F.interpolate(x, size=(18, 4))),
+    "nearest by fractions": (PICTURE, lambda x: F.interpolate(x, size=(9, 3))),
+    "nearest by fractions from the middle": (
+        PICTURE,
+        lambda x: F.interpolate(x, scale_factor=1.7, mode="nearest-exact"),
+    ),
+    "bicubic": (PICTURE, lambda x: F.interpolate(x, size=(5, 9), mode="bicubic")),
+    "bicubic to the corners": (
+        PICTURE,
+        lambda x: F.interpolate(x, scale_factor=1.5, mode="bicubic", align_corners=True),
+    ),
+    "smaller pictures": (
+        PICTURE,
+        lambda x: (
+            F.interpolate(x, size=(4, 3), mode="bilinear", antialias=True)
+            + F.interpolate(x, size=(4, 3), mode="bicubic", antialias=True)
+        ),
+    ),
+    "pooling of overlapping windows": (PICTURE, lambda x: F.adaptive_avg_pool2d(x, (4, 3))),
     "reflections": (PICTURE, lambda x: F.pad(x, (1, 2, 2, 0), mode="reflect")),
     "replicas": (PICTURE, lambda x: F.pad(x, (1, 1, 0, 2), mode="replicate")),
     "pixel shuffle": (PICTURE, lambda x: F.pixel_shuffle(x, 2)),

@@ -21,6 +21,7 @@ from edgecompile.emitters._edge_dialect import edge_program
 from edgecompile.emitters._xnnpack_forms import in_delegate_forms
 from edgecompile.emitters.onnx import Onnx
 from edgecompile.engines.executorch import Executorch
+from edgecompile.errors import LoweringFailedError
 from edgecompile.graph_edit import no_host_kernels
 from edgecompile.graph_pass import run_passes
 from edgecompile.program import QuantizedProgram, SourceModel
@@ -284,3 +285,22 @@ def test_deferred_code_runs_when_it_is_called():
         module = torch.fx.symbolic_trace(nn.ReLU())
     assert module(torch.tensor([-1.0, 2.0])).tolist() == [0, 2]
     assert "relu" in module.code
+
+
+@pytest.mark.parametrize(
+    ("function", "shape", "missing"),
+    [
+        (lambda x: x.cummax(1)[0], (1, 8), "aten::cummax"),
+        (lambda x: nn.functional.conv3d(x, torch.ones(1, 1, 2, 2, 2)), (1, 1, 4, 4, 4), "aten::convolution"),
+    ],
+)
+def test_what_executorch_has_no_kernel_for_is_refused(function, shape, missing):
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    program = lowered_program(Model, shape, "fp32")
+    with pytest.raises(LoweringFailedError, match=f"no kernel for {missing}") as refused:
+        emitter.Executorch.emit(program, TARGET.emit["pte"])
+    assert refused.value.lines["where"].startswith("test_lowering.py:")
+    assert refused.value.exit_status == 3

@@ -76,7 +76,7 @@ def test_products_of_the_equalization_are_not_foreseen(predicted, build):
         own = [row for row in rows if row["stage"] == "quantize"]
         return [(row["what"].split()[0], row["where"], row["reason"]) for row in own]
 
-    products = ("one operand is a constant", "its input is in float")  # and what reads one
+    products = ("one operand is a factor for each channel", "its input is in float")  # and what reads one
     built = [row for row in left(report["why_not"]) if row[2] not in products]
     assert left(coverage["why_not"]) == built != left(report["why_not"])
     assert coverage["delegates"] == {"pte": bundle.artifacts[0].delegates} == {"pte": {"xnnpack": 1}}

@@ -31,7 +31,27 @@ def test_four_axes_stay():
     assert ATTENTION in operators(check_pass("canonicalize-attention", net, X, rewrites=0).program)
 
 
-def test_declines_five_axes():
-    net = Net(lambda _, x: F.scaled_dot_product_attention(*[x.view(1, 2, 2, 3, 8)] * 3))
-    outcome = check_pass("canonicalize-attention", net, X, rewrites=0)
-    assert "other than three or four axes" in reasons(outcome)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_five_axes_become_four(dynamic):
+    net = Net(
+        lambda net, x: F.scaled_dot_product_attention(*[x.view(-1, 2, 2, 3, 4)] * 3, net.mask[:3, :3]),
+        mask=MASK,
+    )
+    program = check_pass("canonicalize-attention", net, X, dynamic_batch=dynamic, rewrites=1).program
+    (node,) = (node for node in program.graph.nodes if ATTENTION in str(node.target))
+    assert node.meta["val"].shape[1:] == (2, 3, 4)
+
+
+def test_declines_masks_for_five_axes():
+    net = Net(
+        lambda net, x: F.scaled_dot_product_attention(
+            *[x.view(1, 2, 2, 3, 8)] * 3, net.mask[:3, :3].view(1, 3, 3)
+        ),
+        mask=MASK,
+    )
+    assert "a mask of as many axes" in reasons(check_pass("canonicalize-attention", net, X, rewrites=0))
+
+
+def test_declines_two_axes():
+    net = Net(lambda _, x: F.scaled_dot_product_attention(x[0], x[0], x[0]))
+    assert "two axes" in reasons(check_pass("canonicalize-attention", net, X, rewrites=0))

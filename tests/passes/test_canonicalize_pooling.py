@@ -57,3 +57,20 @@ def test_declines_without_batch():
 
 def test_a_mean_of_what_was_permuted():
     check_pass("canonicalize-pooling", Net(lambda _, x: x.permute(0, 3, 1, 2).mean((2, 3))), X, rewrites=1)
+
+
+@pytest.mark.parametrize(("size", "kernel"), [(1, [8, 8]), ((2, 1), [4, 8]), (4, [2, 2])])
+def test_adaptive_maxima(size, kernel):
+    program = check_pass("canonicalize-pooling", nn.AdaptiveMaxPool2d(size), X, rewrites=1).program
+    assert calls(program, "max_pool2d")[0][1:3] == (kernel, kernel)
+
+
+def test_declines_where_the_maxima_are():
+    net = Net(lambda _, x: F.adaptive_max_pool2d(x, 2, return_indices=True))
+    outcome = check_pass("canonicalize-pooling", net, X, rewrites=0)
+    assert "where the maxima are" in reasons(outcome)
+
+
+def test_declines_overlapping_maxima():
+    outcome = check_pass("canonicalize-pooling", nn.AdaptiveMaxPool2d(3), X, rewrites=0)
+    assert "overlap" in reasons(outcome)

@@ -57,3 +57,35 @@ def test_declines_a_dynamic_axis():
     net = Net(lambda _, x: x.select(0, 0).relu() + x)
     outcome = check_pass("canonicalize-selections", net, X, dynamic_batch=True, rewrites=0)
     assert "dynamic" in reasons(outcome)
+
+
+def assigned(*where, value=lambda x, part: part * 2):
+    """Return a network that changes a part of a copy of its input in place."""
+
+    def function(_, x):
+        whole = x.relu()
+        whole[where] = value(x, whole[where])
+        return whole
+
+    return Net(function)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    "where",
+    [(slice(None), slice(1, 3)), (slice(None), slice(0, 2)), (slice(None), slice(-2, None)), (..., 3)],
+)
+def test_assignments_become_concatenations(where, dynamic):
+    program = check_pass("canonicalize-selections", assigned(*where), X, dynamic_batch=dynamic).program
+    assert "cat" in operators(program)
+    assert not any("scatter" in name for name in operators(program))
+
+
+def test_assignments_inside_each_other():
+    program = check_pass("canonicalize-selections", assigned(..., slice(1, 3), slice(2, 4)), X).program
+    assert operators(program).count("cat") == 2
+
+
+def test_declines_every_other_value():
+    outcome = check_pass("canonicalize-selections", assigned(..., slice(None, None, 2)), X)
+    assert "every few values" in reasons(outcome)

@@ -31,6 +31,9 @@ X = torch.randn(2, 4, 6, 6)
         lambda _, x: x.to("cpu"),
         lambda _, x: x.type_as(x),
         lambda _, x: x.to(torch.float32, copy=True),
+        lambda _, x: torch.empty_like(x).copy_(x),
+        lambda _, x: x.repeat(1, 1, 1, 1),
+        lambda _, x: x.repeat_interleave(1, 1),
     ],
 )
 def test_removes(function):
@@ -52,6 +55,8 @@ def test_removes_with_a_dynamic_batch():
         lambda _, x: x.double(),
         lambda _, x: x.flatten(1),
         lambda _, x: x.flip(1),
+        lambda _, x: x.repeat(1, 1, 1, 2),
+        lambda _, x: x.repeat_interleave(2, 1),
     ],
 )
 def test_keeps_what_changes_something(function):
@@ -94,3 +99,8 @@ def test_a_copy_before_a_view_of_a_decomposed_program():
 
     program = check_pass("remove-noops", Net(function), torch.randn(2, 4, 6, 6)).program
     assert "clone" not in operators(program)
+
+
+def test_keeps_a_copy_into_another_type():
+    net = Net(lambda _, x: torch.zeros(2, 4, 6, 6, dtype=torch.double).copy_(x * 2) + 1)
+    assert "copy" in operators(check_pass("remove-noops", net, X).program)

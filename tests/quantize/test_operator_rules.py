@@ -9,6 +9,12 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 SHAPE = (1, 4, 8, 8)
 
+
+def table(like):
+    """Return a constant, as a position encoding is."""
+    return torch.linspace(-2, 1, like.numel()).reshape(like.shape)
+
+
 # The kinds of the quantized layers between the two convolutions, and what is computed there.
 RULES = {
     "relu": ([], lambda h: h.relu()),
@@ -40,6 +46,29 @@ RULES = {
         lambda h: h.view(1, 2, 2, 8, 8).transpose(1, 2).reshape(h.shape),
     ),
     "padding": (["constant_pad_nd"], lambda h: F.pad(h, (1, 1, 1, 1), value=0.5)),
+    "positions": (["add"], lambda h: h + table(h)),
+    "constant factors": (["mul"], lambda h: h * table(h)),
+    "class token": (["cat"], lambda h: torch.cat([table(h)[:, :, :1], h], 2)),
+    "a slice of a constant": (["mul"], lambda h: h * table(h).chunk(2, 1)[0].repeat(1, 2, 1, 1)),
+    "transposed convolution": (
+        ["pixel_shuffle", "slice", "slice"],
+        lambda h: F.conv_transpose2d(h, table(h[:1, :, :4, :4].expand(4, 4, 4, 4)), stride=2, padding=1),
+    ),
+    "patches": (["slice"], lambda h: F.unfold(h, 3, 1, 1).view(1, 36, 8, 8)[:, 16:20]),
+    "sum of patches": (
+        ["pixel_shuffle", "expand"],
+        lambda h: F.fold(h.view(1, 4, 64), 16, 2, stride=2).expand(1, 4, 16, 16),
+    ),
+    "windows": (["slice", "slice", "slice", "cat"], lambda h: h.unfold(2, 4, 2).flatten(3).mT),
+    "volumes": (
+        ["reshape", "permute"],
+        lambda h: F.conv3d(
+            h.reshape(1, 4, 4, 2, 8),
+            table(h[:, :, :3, :3].expand(4, 4, 3, 3)).reshape(4, 4, 3, 1, 3),
+            padding=(1, 0, 1),
+        ).reshape(1, 4, 8, 8),
+    ),
+    "assignment": (["slice", "tanh", "slice", "cat"], lambda h: h.slice_scatter(h[:, :2].tanh(), 1, 0, 2)),
     "expanded": (["slice", "expand"], lambda h: h[:, :, :1].expand(1, 4, 8, 8)),
 }  # fmt: skip
 
