@@ -14,10 +14,11 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +45,12 @@ def main() -> None:
     if options.table:
         print(table(known))
         return
-    done = {line["model"] for line in known}
-    names = [name for name in options.names or listed() if name not in done]
+    built = {line["model"] for line in known}
+    names = [name for name in options.names or listed() if name not in built]
     with ThreadPoolExecutor(options.jobs) as workers:
-        for found in workers.map(lambda name: _in_a_process(name, options), names):
+        builds = [workers.submit(_in_a_process, name, options) for name in names]
+        for done in as_completed(builds):
+            found = done.result()
             with lines.open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in found)
             for line in found:
@@ -84,7 +87,8 @@ def _in_a_process(name: str, options: argparse.Namespace) -> list[dict[str, Any]
             command, env=environment, capture_output=True, text=True, timeout=options.timeout, check=False
         )
         said = done.stdout.splitlines()
-        found = json.loads(said[-1]) if said and done.returncode == 0 else _lost(name, 70, done.stderr)
+        is_found = said and done.returncode == 0
+        found = json.loads(said[-1]) if is_found else _lost(name, 70, _end_of(done))
     except subprocess.TimeoutExpired:
         found = _lost(name, 124, f"took more than {options.timeout:.0f} s")
     finally:
@@ -93,6 +97,13 @@ def _in_a_process(name: str, options: argparse.Namespace) -> list[dict[str, Any]
     for line in found:
         line["seconds"] = round(time.monotonic() - start, 1)
     return found
+
+
+def _end_of(done: subprocess.CompletedProcess[str]) -> str:
+    """Return what a process that gave no result said, and what ended it."""
+    if done.returncode >= 0:
+        return done.stderr
+    return f"{done.stderr}\nended by {signal.Signals(-done.returncode).name}"
 
 
 def _lost(name: str, status: int, said: str) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ def pictures(name: str) -> Iterator[torch.Tensor]:
     """Yield smooth random pictures of a network's input size, (1, 3, H, W), of mean 0 and deviation 1."""
     with torch.device("meta"):
         size = _input_size(_create(name))
-    yield from textures(8, size)
+    yield from textures(4, size)
 
 
 def textures(count: int, size: tuple[int, int, int]) -> list[torch.Tensor]:
