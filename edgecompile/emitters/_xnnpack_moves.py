@@ -30,14 +30,21 @@ def strided_slice(editor: ProgramEditor, node: Node) -> Node | None:
     sizes, result = fixed_sizes(source), fixed_sizes(node)
     if step == 1 or not isinstance(step, int) or sizes is None or result is None or len(sizes) >= _MOST_AXES:
         return None
-    axis, start, end = (cast("int", item) for item in node.args[1:4])
+    axis, start = (cast("int", item) for item in node.args[1:3])
     axis %= len(sizes)
-    size = sizes[axis]
-    start, end = (min(max(item + size if item < 0 else item, 0), size) for item in (start, end))
-    if size % step or start >= step or end <= size - step + start:
-        return None  # it leaves some out at an end
-    apart = insert_view(editor, node, source, [*sizes[:axis], size // step, step, *sizes[axis + 1 :]])
-    chosen = editor.insert(node, aten.slice.Tensor, apart, axis + 1, start, start + 1)
+    size, count = sizes[axis], result[axis]
+    start = min(max(start + size if start < 0 else start, 0), size)
+    if axis == 0 or count == 0:
+        return None
+    first = 0 if start < step else start  # of the groups of k values; the last may reach beyond the end
+    missing = first + count * step - size
+    if missing > 0:
+        margins = [0, 0] * (len(sizes) - 1 - axis) + [0, missing]
+        source = editor.insert(node, aten.constant_pad_nd.default, source, margins, 0.0)
+    if first or missing < 0:
+        source = editor.insert(node, aten.slice.Tensor, source, axis, first, first + count * step)
+    apart = insert_view(editor, node, source, [*sizes[:axis], count, step, *sizes[axis + 1 :]])
+    chosen = editor.insert(node, aten.slice.Tensor, apart, axis + 1, start - first, start - first + 1)
     return insert_view(editor, node, chosen, result)
 
 

@@ -16,6 +16,8 @@ from edgecompile.program import Reason
 
 aten = torch.ops.aten
 
+_END = 2**63 - 1  # of an axis, however long
+
 
 class CanonicalizePooling:
     """Rewrite spatial means and adaptive pooling.
@@ -31,6 +33,9 @@ class CanonicalizePooling:
 
     Before: `adaptive_max_pool2d(x (N, C, 8, 8), (1, 2)) -> [0]`
     After:  `max_pool2d(x, kernel (8, 4), stride (8, 4))`
+
+    Before: `avg_pool2d(x (N, C, 8, 8), kernel (1, 1), stride (2, 2))`
+    After:  `x[:, :, ::2, ::2]`
 
     Declines when adaptive pooling's output size does not divide its input size: its windows overlap.
     """
@@ -50,6 +55,9 @@ class CanonicalizePooling:
             reason = _replace_adaptive_maximum(editor, node)
             if reason is not None:
                 declined.append(decline(node, reason, what="adaptive_max_pool2d"))
+        for node in editor.calls(aten.avg_pool2d.default, aten.max_pool2d.default):
+            if _pools_one(node) and not editor.is_user_input(operand(node)):  # an output must not be an input
+                _replace_by_slices(editor, node)
         editor.graph.eliminate_dead_code()
         return outcome(editor, declined)
 
@@ -71,6 +79,25 @@ def _keep_dimensions(editor: ProgramEditor, node: Node) -> None:
     mean = editor.insert(node, aten.mean.dim, node.args[0], [2, 3], True)
     keepdim = node.args[2:] and node.args[2]
     editor.replace(node, mean if keepdim else insert_view(editor, node, mean, sizes))
+
+
+def _pools_one(node: Node) -> bool:
+    """Tell whether each window is one value, which engines refuse."""
+    kernel, padding = node.args[1], node.args[3] if len(node.args) > 3 else 0
+    own_kernel, own_padding = (
+        list(item) if isinstance(item, list | tuple) else [item] for item in (kernel, padding)
+    )
+    return set(own_kernel) == {1} and set(own_padding) == {0} and len(shape_of(node)) == 4
+
+
+def _replace_by_slices(editor: ProgramEditor, node: Node) -> None:
+    given = node.args[2] if len(node.args) > 2 and node.args[2] else 1
+    stride = cast("list[int]", list(given) if isinstance(given, list | tuple) else [given])
+    value = operand(node)
+    for axis, step in zip((2, 3), (stride * 2)[:2] if len(stride) == 1 else stride, strict=True):
+        if step != 1:
+            value = editor.insert(node, aten.slice.Tensor, value, axis, 0, _END, step)
+    editor.replace(node, value)
 
 
 def _replace_adaptive(editor: ProgramEditor, node: Node) -> str | None:

@@ -74,3 +74,19 @@ def test_declines_where_the_maxima_are():
 def test_declines_overlapping_maxima():
     outcome = check_pass("canonicalize-pooling", nn.AdaptiveMaxPool2d(3), X, rewrites=0)
     assert "overlap" in reasons(outcome)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    "layer", [nn.AvgPool2d(1, 2), nn.MaxPool2d(1, (2, 1)), nn.AvgPool2d(1, 3, ceil_mode=True)]
+)
+def test_windows_of_one_value_are_slices(layer, dynamic):
+    net = nn.Sequential(nn.ReLU(), layer)
+    program = check_pass("canonicalize-pooling", net, X, dynamic_batch=dynamic, rewrites=1).program
+    assert set(operators(program)) == {"relu", "slice"}
+
+
+def test_windows_of_one_value_side_by_side_are_nothing():
+    net = Net(lambda _, x: F.avg_pool2d(x * 2, 1) + F.max_pool2d(x, 3, 1, 1))
+    program = check_pass("canonicalize-pooling", net, X, rewrites=1).program
+    assert operators(program) == ["mul", "max_pool2d", "add"]
