@@ -40,6 +40,7 @@ def check_layers(
     progress: Progress,
     *,
     place: Place,
+    programs: LayerPrograms | None = None,
 ) -> tuple[LayerResult, ...]:
     """Compare every quantized layer of a program with the reference in the engine of one format.
 
@@ -50,6 +51,7 @@ def check_layers(
         settings: The thresholds; where a layer is quantized at run time, a step is one integer of its sums.
         progress: Is told of each sample.
         place: Where the layers run.
+        programs: Those of the layers of `exported`, where several formats are checked.
 
     Raises:
         LoweringFailedError: The layers cannot be lowered on their own.
@@ -66,9 +68,10 @@ def check_layers(
     tallies += [DynamicTally(layer, steps, engine.arithmetic) for layer in reference.dynamic]
     if not tallies:
         return ()
+    programs = programs or LayerPrograms(exported)
     for group in _groups(samples):
         progress.start(f"lower the layers of {emitter.format} one by one")
-        emitted = emitter.emit(explode(exported, tallies, group[0].inputs), emitter_settings)
+        emitted = emitter.emit(programs.of(tallies, group[0].inputs), emitter_settings)
         progress.finish(f"{len(tallies)} layers{_sizes_text(samples, group)}")
         run = place(emitted.format, emitted.engine, emitted.data)
         progress.start(f"compare the layers of {run.name}", len(group))
@@ -112,18 +115,29 @@ def _sizes_text(samples: Sequence[Sample], group: Sequence[Sample]) -> str:
     return "" if len(group) == len(samples) else f", inputs of {' and '.join(map(str, shapes))}"
 
 
-def explode(exported: ExportedProgram, tallies: Sequence[LayerTally], sample: Inputs) -> QuantizedProgram:
-    """Return a program of layers side by side, each with inputs and an output of its own.
+class LayerPrograms:
+    """The programs of the layers side by side, one for each size of the inputs; all formats lower them."""
 
-    Args:
-        exported: The program that they are of.
-        tallies: Compare them.
-        sample: Inputs of the program: those of the layers have the sizes that they have for it.
-    """
-    exploded = Exploded(exported, sample, [tally.sources for tally in tallies])
-    outputs = [tally.explode(exploded, own) for tally, own in zip(tallies, exploded.inputs, strict=True)]
-    is_dynamic = any(isinstance(tally, DynamicTally) for tally in tallies)
-    return exploded.program(outputs, "int8-dynamic" if is_dynamic else "int8")
+    def __init__(self, exported: ExportedProgram) -> None:
+        self._exported = exported
+        self._made: dict[tuple[tuple[int, ...], ...], QuantizedProgram] = {}
+
+    def of(self, tallies: Sequence[LayerTally], sample: Inputs) -> QuantizedProgram:
+        """Return the program in which each layer has inputs and an output of its own.
+
+        Args:
+            tallies: Compare the layers, all of the program.
+            sample: Inputs of the program: those of the layers have the sizes that they have for it.
+        """
+        sizes = signature_of_shapes(sample)
+        if sizes not in self._made:
+            exploded = Exploded(self._exported, sample, [tally.sources for tally in tallies])
+            outputs = [
+                tally.explode(exploded, own) for tally, own in zip(tallies, exploded.inputs, strict=True)
+            ]
+            is_dynamic = any(isinstance(tally, DynamicTally) for tally in tallies)
+            self._made[sizes] = exploded.program(outputs, "int8-dynamic" if is_dynamic else "int8")
+        return self._made[sizes]
 
 
 class StaticTally(LayerTally):

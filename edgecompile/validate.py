@@ -21,7 +21,7 @@ from edgecompile.engine_libraries import runs_on
 from edgecompile.errors import InvalidManifestError
 from edgecompile.evaluate import Quality, evaluate, needs_precise_host
 from edgecompile.goldens import read_goldens
-from edgecompile.layer_check import check_layers
+from edgecompile.layer_check import LayerPrograms, check_layers
 from edgecompile.layer_tally import LayerResult
 from edgecompile.program_file import read_program
 from edgecompile.progress import Progress, QuietProgress
@@ -184,6 +184,7 @@ def validate(
     )
     checks: dict[str, tuple[LayerResult, ...]] = {}
     if layers:
+        programs = LayerPrograms(exported)
         for run in runs:
             (row,) = (row for row in quality if row.name == run.name)
             chosen = _layer_samples(row, samples)
@@ -195,6 +196,7 @@ def validate(
                     target.validation,
                     progress,
                     place=places[run.name],
+                    programs=programs,
                 )
                 checks |= {run.name: found} if found else {}  # nothing may be quantized
     return Validation(
