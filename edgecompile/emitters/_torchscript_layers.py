@@ -124,6 +124,36 @@ def _same_scale(printer: Printer, layer: QuantizedLayer) -> None:
     printer.assign(layer.output.name, f"aten::{name}", value, *arguments)
 
 
+def _average_pool(printer: Printer, layer: QuantizedLayer) -> None:
+    """Average pooling; QNNPACK's kernel counts the padding, whatever it is told.
+
+    PyTorch's own kernel does not, and it is taken for windows that may reach beyond the end (`ceil_mode`):
+    where these add a row or a column, it is cut off again.
+    """
+    defaults: list[Any] = [None, [], 0, False, True, None]
+    given = [*layer.compute.args[1:], *defaults[len(layer.compute.args) - 1 :]]
+    kernel, stride, padding = (_per_axis(item, 2) for item in given[:3])
+    arguments = [_literal(argument) for argument in given]
+    name = layer.output.name
+    if given[3] or given[4] or not any(padding):
+        printer.assign(name, "aten::avg_pool2d", _operand(printer, layer), *arguments)
+        return
+    before, after = (tuple(node.meta["val"].shape[2:]) for node in (layer.inputs[0], layer.compute))
+    if not all(isinstance(size, int) for size in before):
+        printer.print_in_float(layer)
+        return
+    arguments[3] = "True"
+    sizes = zip(before, padding, kernel, stride or kernel, strict=True)
+    added = [(size + 2 * pad - length) % step > 0 for size, pad, length, step in sizes]
+    value = f"{name}_whole" if any(added) else name
+    printer.assign(value, "aten::avg_pool2d", _operand(printer, layer), *arguments)
+    for axis, size in ((axis, size) for axis, size, more in zip((2, 3), after, added, strict=True) if more):
+        last = axis == 3 or not added[1]
+        part = name if last else f"{name}_rows"
+        printer.assign(part, "aten::slice", value, str(axis), "0", str(size))
+        value = part
+
+
 def _bounded(printer: Printer, layer: QuantizedLayer) -> None:
     """An activation whose quantized kernel has the output's scale and zero point built in."""
     printer.assign(layer.output.name, f"aten::{layer.kind}", _operand(printer, layer))
@@ -179,11 +209,11 @@ LOWERINGS: dict[str, Callable[[Printer, QuantizedLayer], None]] = {
     "hardswish": _hardswish,
     "leaky_relu": _leaky_relu,
     "elu": _elu,
+    "avg_pool2d": _average_pool,
     **dict.fromkeys(
         (
             *("view", "reshape", "permute", "slice", "constant_pad_nd", "max_pool2d", "relu", "hardtanh"),
             *("expand", "expand_as", "pixel_shuffle", "pixel_unshuffle", "upsample_nearest2d", "flip"),
-            "avg_pool2d",
         ),
         _same_scale,
     ),

@@ -38,7 +38,14 @@ from edgecompile.emitters._xnnpack_moves import (
 )
 from edgecompile.emitters._xnnpack_norms import group_norm, layer_norm, rms_norm
 from edgecompile.emitters._xnnpack_recurrent import gru, lstm
-from edgecompile.emitters._xnnpack_reductions import largest, mean, total, variance, vector_norm
+from edgecompile.emitters._xnnpack_reductions import (
+    largest,
+    largest_alone,
+    mean,
+    total,
+    variance,
+    vector_norm,
+)
 from edgecompile.emitters._xnnpack_resampling import resampled
 from edgecompile.graph_edit import ProgramEditor
 from edgecompile.passes.canonicalize_views import CanonicalizeViews
@@ -63,6 +70,7 @@ FORMS: dict[Any, Form] = {
     aten.var.dim: variance,
     aten.var.correction: variance,
     aten.amax.default: largest,
+    aten.max.dim: largest_alone,
     aten.avg_pool2d.default: average_pool,
     aten.avg_pool1d.default: average_pool_1d,
     aten.slice.Tensor: strided_slice,

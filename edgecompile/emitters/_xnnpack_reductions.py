@@ -121,6 +121,21 @@ def largest(editor: ProgramEditor, node: Node) -> Node | None:
     return insert_view(editor, node, pooled, result)
 
 
+def largest_alone(editor: ProgramEditor, node: Node) -> None:
+    """The largest along an axis, of which nobody asks where it is."""
+    readers = [user for user in node.users if user.users]
+    if any(user.args[1] != 0 for user in readers):
+        return
+    values = editor.insert(node, aten.amax.default, operand(node), [node.args[1]], *node.args[2:])
+    found = largest(editor, values) or values
+    for user in list(node.users):
+        user.replace_all_uses_with(found)
+        editor.graph.erase_node(user)
+    editor.rewrites += 1
+    if not values.users:
+        editor.graph.erase_node(values)
+
+
 def _moved_last(
     editor: ProgramEditor, before: Node, source: Node, axes: Sequence[int]
 ) -> tuple[Node, list[int], int]:

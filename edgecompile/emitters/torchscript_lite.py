@@ -140,7 +140,7 @@ class Printer:
             layer = self._layers[node]
             lower = LOWERINGS.get(layer.kind)
             if lower is None:
-                self._print_in_float(layer)
+                self.print_in_float(layer)
             else:
                 lower(self, layer)
         elif node in self._dynamic:
@@ -242,7 +242,8 @@ class Printer:
         scale, zero_point = quint8(parameters)
         self.assign(node.name, "aten::quantize_per_tensor", value, scale, zero_point, "torch.quint8")
 
-    def _print_in_float(self, layer: QuantizedLayer) -> None:
+    def print_in_float(self, layer: QuantizedLayer) -> None:
+        """Print a layer between dequantize and quantize."""
         reason = _FLOAT_REASONS.get(layer.kind, _NO_KERNEL)
         between = Reason(f"computes in float between dequantize and quantize: {reason}", change=reason.change)
         self.declined.append(decline(layer.compute, between))

@@ -59,6 +59,7 @@ FORMS = {
     "variance": (TOKENS, lambda x: x.var(-1, keepdim=True)),
     "biased variance": (TOKENS, lambda x: x.var(1, unbiased=False)),
     "largest": (TOKENS, lambda x: x.amax(1)),
+    "largest alone": (TOKENS, lambda x: x.max(-1)[0] + x.max(1, keepdim=True)[0].sum(-1)),
     "largest of two axes": (PICTURE, lambda x: x.amax((2, 3))),
     "every other": (TOKENS, lambda x: x[..., ::2] - x[..., 1::2]),
     "every other of seven": ((1, 2, 7, 7), lambda x: x[:, :, ::2, 1::2] - x[:, :, ::2, 1:6:2]),

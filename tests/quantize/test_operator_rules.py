@@ -34,6 +34,14 @@ RULES = {
     "max pool": (["max_pool2d"], lambda h: F.max_pool2d(h, 2)),
     "average pool": (["avg_pool2d"], lambda h: F.avg_pool2d(h, 2)),
     "padded average pool": (["avg_pool2d"], lambda h: F.avg_pool2d(h, 3, 1, 1)),
+    "average pool that does not count its padding": (
+        ["avg_pool2d"],
+        lambda h: F.avg_pool2d(h, 3, 1, 1, count_include_pad=False),
+    ),
+    "strided pool that does not count its padding": (
+        ["avg_pool2d"],
+        lambda h: F.avg_pool2d(h, 3, 2, 1, count_include_pad=False),
+    ),
     "nearest": (["upsample_nearest2d"], lambda h: F.interpolate(h, scale_factor=2)),
     "pixel shuffle": (
         ["pixel_shuffle", "pixel_unshuffle"],
