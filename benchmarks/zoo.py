@@ -2,6 +2,7 @@
 
     python benchmarks/zoo.py --output FOLDER [--jobs 2] [NAME ...]
     python benchmarks/zoo.py --output FOLDER --table > docs/zoo-table.md
+    python benchmarks/zoo.py --output FOLDER --summary > benchmarks/zoo_results.jsonl
 
 Builds the networks of `benchmarks/zoo_models.txt`, or those named. FOLDER/zoo.jsonl gets one line for each
 network and format; what has a line there is not built again, so an interrupted run goes on where it was.
@@ -22,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from zoo_table import FORMATS, decibels, table
+from zoo_table import FORMATS, decibels, summary, table
 
 HERE = Path(__file__).parent
 LIST = HERE / "zoo_models.txt"
@@ -38,12 +39,13 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="rounds to the nearest and corrects nothing")
     parser.add_argument("--keep", action="store_true", help="keep the bundles")
     parser.add_argument("--table", action="store_true", help="print what is known as Markdown")
+    parser.add_argument("--summary", action="store_true", help="print what is known as lines of JSON")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     lines = options.output / "zoo.jsonl"
     known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.exists() else []
-    if options.table:
-        print(table(known))
+    if options.table or options.summary:
+        print(table(known) if options.table else summary(known))
         return
     built = {line["model"] for line in known}
     names = [name for name in options.names or listed() if name not in built]

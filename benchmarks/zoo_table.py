@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 FORMATS = ("pte", "ptl", "onnx")
 _HEAD = ("network", "parameters", "INT8 layers", "delegate calls", "outside", *FORMATS, "seconds")
 
 Line = dict[str, Any]
+_NOT_KEPT = ("rewrites", "nodes", "operators", "missed", "log", "code")
+_OF_THE_PROGRAM = ("float", "pairs")  # the same for every format
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """Return the lines, sorted and without what no table shows."""
+    return "\n".join(_summaries(lines))
+
+
+def _summaries(lines: Sequence[Line]) -> Iterator[str]:
+    for line in sorted(lines, key=lambda line: (line["model"], FORMATS.index(line["format"]))):
+        kept = {key: value for key, value in line.items() if key not in _NOT_KEPT}
+        if line["format"] != FORMATS[0]:
+            kept = {key: value for key, value in kept.items() if key not in _OF_THE_PROGRAM}
+        yield json.dumps(kept)
 
 
 def table(lines: Sequence[Line]) -> str:
@@ -23,18 +39,22 @@ def table(lines: Sequence[Line]) -> str:
     )
 
 
+def passes(line: Line) -> bool:
+    """Tell whether an artifact runs, is at most 1 dB further from float than the reference, layers included."""
+    if line["status"] or line["layers_failed"]:
+        return False
+    found, reference = line["sqnr_db"], line["reference_sqnr_db"]
+    return found is None or (reference is not None and found >= reference - 1)
+
+
 def _totals(by_model: dict[str, dict[str, Line]]) -> list[str]:
     count = len(by_model)
     found = []
     for name in FORMATS:
-        built = [lines[name] for lines in by_model.values() if name in lines and not lines[name]["status"]]
-        good = sum(not line["missed"] and not line["layers_failed"] for line in built)
-        found.append(f"- `.{name}`: {len(built)} of {count} build and run, {good} pass every check.")
-    calls = Counter(
-        lines["pte"]["delegate_calls"]
-        for lines in by_model.values()
-        if not lines.get("pte", {"status": 1})["status"]
-    )
+        good = sum(passes(lines[name]) for lines in by_model.values() if name in lines)
+        found.append(f"- `.{name}`: {good} of {count} build, run, and are right.")
+    built = [lines["pte"] for lines in by_model.values() if "pte" in lines and not lines["pte"]["status"]]
+    calls = Counter(line["delegate_calls"] for line in built)
     found.append(f"- One delegate call: {calls[1]} of {calls.total()} `.pte`.")
     return found
 
@@ -55,14 +75,14 @@ def _row(name: str, lines: dict[str, Line]) -> tuple[str, ...]:
 
 
 def _cell(line: Line | None) -> str:
-    """Return an artifact's SQNR against float with its reference's in brackets, or what went wrong."""
+    """Return an artifact's SQNR against float with its reference's in brackets, or what is wrong."""
     if line is None:
         return "-"
     if line["status"]:
         return f"exit {line['status']}"
     found, reference = (decibels(line[key]) for key in ("sqnr_db", "reference_sqnr_db"))
     failed = f", {len(line['layers_failed'])} layers differ" if line["layers_failed"] else ""
-    return f"{found} ({reference}){', missed' if line['missed'] else ''}{failed}"
+    return f"{found} ({reference}){failed}"
 
 
 def decibels(sqnr_db: float | None) -> str:
@@ -71,12 +91,14 @@ def decibels(sqnr_db: float | None) -> str:
 
 
 def _outside(lines: Iterable[Line]) -> list[str]:
-    """Return the operators outside the delegate, why they are, and how many networks have them."""
-    found: Counter[str] = Counter()
+    """Return the operators outside the delegate, why they are, and in which networks."""
+    found: dict[str, list[str]] = {}
     for line in lines:
         if line["format"] == "pte" and not line["status"]:
-            found.update(line["outside"].keys())
-    rows = [(*reason.split(": ", 1), str(count)) for reason, count in found.most_common()]
+            for reason, count in line["outside"].items():
+                found.setdefault(reason, []).append(f"{line['model']} ({count})")
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    rows = [(*reason.split(": ", 1), ", ".join(sorted(names))) for reason, names in ordered]
     return _markdown(("operator outside the delegate", "why", "networks"), rows) if rows else []
 
 

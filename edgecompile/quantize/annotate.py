@@ -80,7 +80,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
                 )
             elif rule is None:
                 reason = Reason(
-                    "no engine here has an integer kernel for it",
+                    "the engines share no integer kernel for it",
                     change="use operators that have one: docs/quantization.md lists them",
                 )
             elif node.meta["val"].dtype != torch.float32:

@@ -32,9 +32,9 @@ def in_float(name: str, reason: str) -> LayerQuality:
 ROWS = (
     row("conv2d", 39.94, 39.94, minimum=0.0, clipped_share=0.0, zero_point=-128),
     row("conv2d_1", 33.6, 34.2, where="a_file_with_a_long_name.py:1234"),
-    in_float("hardsigmoid", "no engine here has an integer kernel for it"),
+    in_float("hardsigmoid", "the engines share no integer kernel for it"),
     in_float("mul", "it broadcasts, which no integer kernel of all engines does"),
-    in_float("hardsigmoid_1", "no engine here has an integer kernel for it"),
+    in_float("hardsigmoid_1", "the engines share no integer kernel for it"),
     row("conv2d_2", 31.0, 31.0, kind="convolution", minimum=-0.000256),
     row("conv2d_3", 18.25, 27.4, inputs=("conv2d_2",), minimum=-1234.5, maximum=None, clipped_share=1.0),
     row("view", None, None, scale=0.000244140625, maximum=1e-9),

@@ -117,7 +117,7 @@ def test_head_of_a_classifier():
 @pytest.mark.parametrize(
     ("function", "operator", "reason"),
     [
-        (lambda net, x: torch.erf(net.conv(x)), "erf", "no engine here has an integer kernel"),
+        (lambda net, x: torch.erf(net.conv(x)), "erf", "the engines share no integer kernel"),
         (lambda net, x: net.conv(x).relu() * 2.0, "mul", "one operand is a number"),
         (lambda net, x: net.conv(x).sigmoid() * net.factors, "mul", "a factor for each channel"),
         (lambda net, x: torch.add(net.conv(x), x, alpha=2), "add", "alpha"),
@@ -128,8 +128,8 @@ def test_head_of_a_classifier():
         (lambda net, x: torch.erf(x).sigmoid() + net.conv(x), "sigmoid", "its input is in float"),
         (lambda net, x: F.hardswish(torch.erf(x)) + net.conv(x), "hardswish", "its input is in float"),
         (lambda net, x: F.avg_pool2d(x, 2), "avg_pool2d", "its input is in float"),
-        (lambda net, x: net.conv(x).max(1)[0], "max", "no engine here has an integer kernel"),
-        (lambda net, x: net.gru(net.conv(x).flatten(1, 2))[0], "gru", "no engine here has an integer kernel"),
+        (lambda net, x: net.conv(x).max(1)[0], "max", "the engines share no integer kernel"),
+        (lambda net, x: net.gru(net.conv(x).flatten(1, 2))[0], "gru", "the engines share no integer kernel"),
         (lambda net, x: net.conv(x) + (x.double() * x.double()).float(), "mul", "in float32"),
         (lambda net, x: net.conv(x) + (x * 100).long().relu().float(), "relu", "in float32"),
     ],
