@@ -40,7 +40,7 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def passes(line: Line) -> bool:
-    """Tell whether an artifact runs, is at most 1 dB further from float than the reference, layers included."""
+    """Tell whether an artifact runs, its layers are right, and it is within 1 dB of the reference."""
     if line["status"] or line["layers_failed"]:
         return False
     found, reference = line["sqnr_db"], line["reference_sqnr_db"]
