@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 UNSIGNED = 128  # what moves int8 to quint8
 _INT8_MIN, _INT8_MAX = -128, 127
+# What QNNPACK's addition takes of the ratio of an input's scale to the output's.
+_LEAST_RATIO, _MOST_RATIO = 2.0**-14, 2.0**8
 
 
 def quint8(parameters: QuantizationParameters) -> tuple[str, str]:
@@ -101,6 +103,10 @@ def _linear(printer: Printer, layer: QuantizedLayer) -> None:
 
 
 def _binary(printer: Printer, layer: QuantizedLayer) -> None:
+    ratios = [item.scale / layer.output_parameters.scale for item in layer.input_parameters]
+    if layer.kind == "add" and not all(_LEAST_RATIO <= ratio < _MOST_RATIO for ratio in ratios):
+        printer.print_in_float(layer)
+        return
     _finish(
         printer, layer, f"quantized::{layer.kind}", _operand(printer, layer, 0), _operand(printer, layer, 1)
     )

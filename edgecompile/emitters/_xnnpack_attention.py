@@ -24,6 +24,10 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
     is_boolean = isinstance(mask, Node) and mask.meta["val"].dtype != torch.float32
     if given.get("dropout_p") or given.get("enable_gqa") or is_boolean or not are_fixed(query, key, value):
         return None
+    leading = shape_of(query)[:-2]
+    if len({len(shape_of(item)) for item in (query, key, value)}) > 1:
+        return None
+    key, value = (_repeated_heads(editor, node, item, leading) for item in (key, value))
     if given.get("is_causal"):
         mask = _causal_mask(editor, node, query, key)
     width = shape_of(query)[-1]
@@ -34,6 +38,21 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
     if mask is not None:
         scores = editor.insert(node, aten.add.Tensor, scores, mask)
     return _product(editor, node, _insert_softmax(editor, node, scores), value)
+
+
+def _repeated_heads(
+    editor: ProgramEditor, node: Node, item: Node, leading: tuple[int | torch.SymInt, ...]
+) -> Node:
+    """Repeat keys or values that several heads of the query share: a product with ones broadcasts them."""
+    own = shape_of(item)[:-2]
+    copies = [
+        1 if index == 0 or size == other else int(other)
+        for index, (size, other) in enumerate(zip(own, leading, strict=True))
+    ]
+    if set(copies) <= {1}:
+        return item
+    ones = editor.add_constant(f"{node.name}_heads", torch.ones(*copies, 1, 1))
+    return editor.insert(node, aten.mul.Tensor, item, ones)
 
 
 def _causal_mask(editor: ProgramEditor, node: Node, query: Node, key: Node) -> Node:

@@ -39,9 +39,11 @@ def strided_slice(editor: ProgramEditor, node: Node) -> Node | None:
     first = 0 if start < step else start  # of the groups of k values; the last may reach beyond the end
     missing = first + count * step - size
     if missing > 0:
+        # Not of a dequantized value itself: ExecuTorch would pad its integers, and give them out as floats.
+        source = editor.insert(node, aten.slice.Tensor, source, axis, first, size)
         margins = [0, 0] * (len(sizes) - 1 - axis) + [0, missing]
         source = editor.insert(node, aten.constant_pad_nd.default, source, margins, 0.0)
-    if first or missing < 0:
+    elif first or missing < 0:
         source = editor.insert(node, aten.slice.Tensor, source, axis, first, first + count * step)
     apart = insert_view(editor, node, source, [*sizes[:axis], count, step, *sizes[axis + 1 :]])
     chosen = editor.insert(node, aten.slice.Tensor, apart, axis + 1, start - first, start - first + 1)

@@ -272,6 +272,10 @@ _PYTHON_FORMS: dict[Any, str] = {
     operator.floordiv: "{} // {}",
 }
 _FLOAT_REASONS = {
+    "add": Reason(
+        "QNNPACK's kernel takes no input whose scale is 256 times the output's, or less than 1/16384 of it",
+        change="scale the layer before it, so that what is added has values of one size",
+    ),
     "mean": Reason(
         "the quantized kernel gives the output its input's scale, which wastes most of its range",
         change="ship a format whose engine has a kernel for it: pte or onnx",

@@ -89,7 +89,7 @@ def _windows(editor: ProgramEditor, node: Node) -> Node | str:
         )
     starts = range(0, count * step, step)
     parts = [editor.insert(node, aten.slice.Tensor, source, axis, at, at + size) for at in starts]
-    together = editor.insert(node, aten.cat.default, parts, axis)
+    together = editor.insert(node, aten.cat.default, parts, axis) if count > 1 else parts[0]
     apart = insert_view(editor, node, together, [*sizes[:axis], count, size, *sizes[axis + 1 :]])
     order = [at for at in range(len(result)) if at != axis + 1]
     return editor.insert(node, aten.permute.default, apart, [*order, axis + 1])

@@ -7,7 +7,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, same_shape
+from edgecompile.graph_edit import ProgramEditor, operator_name, same_shape
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import Reason
 
@@ -47,6 +47,7 @@ _RESHAPES = (
     aten.copy.default,
     aten.repeat.default,
     aten.repeat_interleave.self_int,
+    aten.cat.default,
 )
 _PADS = (aten.constant_pad_nd.default, aten.pad.default)
 
@@ -73,7 +74,8 @@ class RemoveNoops:
                 continue
             if not _is_noop(node):
                 continue
-            source = operand(node, _value(node))
+            source = _source(node)
+            assert source is not None
             if editor.is_user_input(source) and node in editor.outputs():
                 declined.append(
                     decline(
@@ -94,9 +96,13 @@ class RemoveNoops:
         return outcome(editor, declined)
 
 
-def _value(node: Node) -> int:
-    """Return which argument a no-op's value is: `copy` gives what it is to write, as an assignment does."""
-    return 1 if node.target is aten.copy.default else 0
+def _source(node: Node) -> Node | None:
+    """Return what a no-op's value is: `copy` gives what it is to write, as an assignment does."""
+    place = 1 if node.target is aten.copy.default else 0
+    source = node.args[place] if len(node.args) > place else None
+    if node.target is aten.cat.default and isinstance(source, list | tuple) and len(source) == 1:
+        source = source[0]
+    return source if isinstance(source, Node) else None
 
 
 def _is_noop(node: Node) -> bool:
@@ -104,8 +110,8 @@ def _is_noop(node: Node) -> bool:
         return True
     if node.target in _DROPOUTS:
         return node.args[2] is False
-    source = node.args[_value(node)] if len(node.args) > _value(node) else None
-    if node.target not in (*_RESHAPES, *_PADS) or not isinstance(source, Node):
+    source = _source(node)
+    if node.target not in (*_RESHAPES, *_PADS) or source is None:
         return False
     if node.target in _PADS:
         pads = node.args[1]

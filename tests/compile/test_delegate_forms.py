@@ -37,6 +37,10 @@ FORMS = {
     "group norm of many": ((2, 4, 80, 64), lambda x: F.group_norm(x, 1)),
     "attention": (HEADS, lambda x: F.scaled_dot_product_attention(x, x + 1, x * 2)),
     "attention with a scale": (HEADS, lambda x: F.scaled_dot_product_attention(x, x, x, scale=0.2)),
+    "attention of heads that share keys": (
+        HEADS,
+        lambda x: F.scaled_dot_product_attention(x, x[:, :1] + 1, x[:, 1:]),
+    ),
     "causal attention": (HEADS, lambda x: F.scaled_dot_product_attention(x, x, x, is_causal=True)),
     "masked attention": (
         HEADS,

@@ -35,11 +35,10 @@ def test_tiles_that_are_no_squares_become_a_convolution():
 @pytest.mark.parametrize("axis", [1, 2, -1])
 def test_sliding_windows_become_slices(axis, dynamic):
     net = Net(lambda net, x: x.unfold(axis, 3, 2).unfold(2, 2, 1))
-    count = 2 if axis != 1 else 1
     outcome = check_pass("convolve-windows", net, torch.randn(2, 3, 6, 8), dynamic_batch=dynamic)
     assert outcome.rewrites == 2
     assert "unfold" not in operators(outcome.program)
-    assert operators(outcome.program).count("cat") >= count
+    assert "cat" in operators(outcome.program)
 
 
 def test_declines_many_windows():

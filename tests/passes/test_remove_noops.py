@@ -33,6 +33,7 @@ X = torch.randn(2, 4, 6, 6)
         lambda _, x: x.to(torch.float32, copy=True),
         lambda _, x: torch.empty_like(x).copy_(x),
         lambda _, x: x.repeat(1, 1, 1, 1),
+        lambda _, x: torch.cat([x], 1),
         lambda _, x: x.repeat_interleave(1, 1),
     ],
 )

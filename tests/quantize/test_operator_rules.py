@@ -76,6 +76,10 @@ RULES = {
             padding=(1, 0, 1),
         ).reshape(1, 4, 8, 8),
     ),
+    "every other of seven": (
+        ["max_pool2d", "slice", "slice"],
+        lambda h: F.max_pool2d(h, 2, 1)[:, :, ::2, ::2],
+    ),
     "assignment": (["slice", "tanh", "slice", "cat"], lambda h: h.slice_scatter(h[:, :2].tanh(), 1, 0, 2)),
     "expanded": (["slice", "expand"], lambda h: h[:, :, :1].expand(1, 4, 8, 8)),
 }  # fmt: skip
