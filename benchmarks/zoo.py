@@ -56,7 +56,7 @@ def main() -> None:
             with lines.open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in found)
             for line in found:
-                print(_summary(line), flush=True)
+                print(_described(line), flush=True)
 
 
 def listed() -> list[str]:
@@ -66,7 +66,7 @@ def listed() -> list[str]:
     ]
 
 
-def _summary(line: dict[str, Any]) -> str:
+def _described(line: dict[str, Any]) -> str:
     if line["status"]:
         return f"{line['model']} {line['format']}: {line['error']}"
     missed = "; ".join(line["missed"])

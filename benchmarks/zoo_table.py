@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 FORMATS = ("pte", "ptl", "onnx")
@@ -17,15 +17,11 @@ _OF_THE_PROGRAM = ("float", "pairs")  # the same for every format
 
 def summary(lines: Sequence[Line]) -> str:
     """Return the lines, sorted and without what no table shows."""
-    return "\n".join(_summaries(lines))
-
-
-def _summaries(lines: Sequence[Line]) -> Iterator[str]:
+    rows = []
     for line in sorted(lines, key=lambda line: (line["model"], FORMATS.index(line["format"]))):
-        kept = {key: value for key, value in line.items() if key not in _NOT_KEPT}
-        if line["format"] != FORMATS[0]:
-            kept = {key: value for key, value in kept.items() if key not in _OF_THE_PROGRAM}
-        yield json.dumps(kept)
+        dropped = _NOT_KEPT if line["format"] == FORMATS[0] else (*_NOT_KEPT, *_OF_THE_PROGRAM)
+        rows.append(json.dumps({key: value for key, value in line.items() if key not in dropped}))
+    return "\n".join(rows)
 
 
 def table(lines: Sequence[Line]) -> str:

@@ -169,6 +169,17 @@ def operand(node: Node, index: int = 0) -> Node:
     return argument
 
 
+def reads_first_alone(node: Node) -> bool:
+    """Tell whether of several values the first alone is read: the maxima, and not where they are."""
+    return all(user.args[1] == 0 for user in node.users if user.users)
+
+
+def per_axis(value: Any, rank: int) -> list[int]:
+    """Return a setting of a layer for each of its axes; torch takes one for all of them."""
+    given = list(value) if isinstance(value, list | tuple) else [value]
+    return given * rank if len(given) == 1 else given
+
+
 @contextmanager
 def no_host_kernels() -> Iterator[None]:
     """Keep the choice of this host's kernels out of the program.

@@ -7,16 +7,18 @@ A pass is one class in one file of `passes/`, found by its name (`fold-batchnorm
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx import Node
 
 from edgecompile import catalogue
+from edgecompile.decline import decline
 from edgecompile.errors import PassBrokeProgramError
-from edgecompile.graph_edit import ProgramEditor, output_nodes, user_input_names
+from edgecompile.graph_edit import Operator, ProgramEditor, operator_name, output_nodes, user_input_names
 from edgecompile.program import CapturedProgram, Declined, step_record
 
 
@@ -46,6 +48,29 @@ class GraphPass(Protocol):
 def outcome(editor: ProgramEditor, declined: Sequence[Declined] = ()) -> PassOutcome:
     """Finish an edit: the usual last line of a pass."""
     return PassOutcome(program=editor.finish(), rewrites=editor.rewrites, declined=tuple(declined))
+
+
+Rewrite = Callable[[ProgramEditor, Node], Node | str | None]
+"""Makes what replaces a call; returns that, why there is none, or None where the call is not the pattern."""
+
+
+def rewrite_calls(program: ExportedProgram, rewrites: Mapping[Operator, Rewrite]) -> PassOutcome:
+    """Replace the calls of some operators: all of a pass that looks at one call at a time.
+
+    Args:
+        program: Is left as it was.
+        rewrites: What is made of the calls, by operator.
+    """
+    editor = ProgramEditor(program)
+    declined = []
+    for node in editor.calls(*rewrites):
+        assert callable(node.target)
+        made = rewrites[node.target](editor, node)
+        if isinstance(made, Node):
+            editor.replace(node, made)
+        elif made is not None:
+            declined.append(decline(node, made, what=operator_name(node)))
+    return outcome(editor, declined)
 
 
 def run_passes(program: CapturedProgram, names: Sequence[str]) -> CapturedProgram:

@@ -78,28 +78,39 @@ class ProgramBuilder:
     def finish(self, outputs: Sequence[Node]) -> ExportedProgram:
         """Return the program, which takes its inputs and gives its outputs in a row."""
         self._graph.output(tuple(outputs))
-        call_graph = copy.deepcopy(self._skeleton.module_call_graph[:1])
-        signature = call_graph[0].signature
+        exported = assembled(self._skeleton, self._graph, self._constants)
+        signature = exported.module_call_graph[0].signature
         assert signature is not None
         signature.out_spec = _pytree.tree_structure((0,) * len(outputs))
-        module = GraphModule(torch.nn.Module(), self._graph)
-        return ExportedProgram(
-            root=module,
-            graph=module.graph,
-            graph_signature=signature_of(module.graph, {name: name for name in self._constants}),
-            state_dict=self._constants,
-            range_constraints=self._skeleton.range_constraints,
-            module_call_graph=call_graph,
-            example_inputs=self._skeleton.example_inputs,
-            constants={},
-            verifiers=self._skeleton.verifiers,
-        )
+        return exported
 
     def _placeholder(self, name: str, value: Any) -> Node:
         node = self._graph.placeholder(name)
         node.name = node.target = name
         node.meta["val"] = value
         return node
+
+
+def assembled(base: ExportedProgram, graph: Graph, constants: dict[str, torch.Tensor]) -> ExportedProgram:
+    """Return a program of a graph; its call takes and gives what the base's does.
+
+    Args:
+        base: Its `skeleton`.
+        graph: Its placeholders are named for good.
+        constants: By their placeholders' names.
+    """
+    module = GraphModule(torch.nn.Module(), graph)
+    return ExportedProgram(
+        root=module,
+        graph=module.graph,
+        graph_signature=signature_of(module.graph, {name: name for name in constants}),
+        state_dict=constants,
+        range_constraints=base.range_constraints,
+        module_call_graph=copy.deepcopy(base.module_call_graph[:1]),
+        example_inputs=base.example_inputs,
+        constants={},
+        verifiers=base.verifiers,
+    )
 
 
 def skeleton(examples: Mapping[str, torch.Tensor], dynamic_shapes: Any) -> ExportedProgram:

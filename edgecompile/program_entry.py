@@ -7,24 +7,22 @@ given before. It names operators, and holds no code.
 
 from __future__ import annotations
 
-import copy
 import json
 from typing import Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 from torch.utils import _pytree
 
 from edgecompile.graph_edit import (
     fake_result,
     module_name,
     set_module_name,
-    signature_of,
     source_line,
 )
 from edgecompile.origins import has_origin, origin_named, origin_of, set_origin
-from edgecompile.program_builder import skeleton
+from edgecompile.program_builder import assembled, skeleton
 from edgecompile.program_file import DTYPES, call_name, decode, encode, operator_named
 from edgecompile.quantize.layers import constants_of
 from edgecompile.symbolic_sizes import (
@@ -90,8 +88,8 @@ def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgr
     document = json.loads(text)
     rows = document["rows"]
     inputs = [row for row in rows if "constant" in row and not row["constant"]]
-    skeleton = _skeleton(inputs)
-    given = {row["name"]: node for row, node in zip(inputs, inputs_of_graph(skeleton), strict=True)}
+    base = _skeleton(inputs)
+    given = {row["name"]: node for row, node in zip(inputs, inputs_of_graph(base), strict=True)}
     fake_mode: Any = torch._guards.detect_fake_mode([node.meta["val"] for node in given.values()])
     graph = Graph()
     nodes: dict[str, Node] = {}
@@ -122,23 +120,12 @@ def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgr
                 set_origin(node, origin_named(*row["origin"]))
         node.name = name
         nodes[name] = node
-    module = GraphModule(torch.nn.Module(), graph)
-    call_graph = copy.deepcopy(skeleton.module_call_graph[:1])
-    signature = call_graph[0].signature
+    exported = assembled(base, graph, constants)
+    signature = exported.module_call_graph[0].signature
     assert signature is not None
     signature.in_spec, signature.out_spec = (_pytree.treespec_loads(spec) for spec in document["specs"])
     signature.forward_arg_names = document["argument_names"]
-    return ExportedProgram(
-        root=module,
-        graph=module.graph,
-        graph_signature=signature_of(module.graph, {name: name for name in constants}),
-        state_dict=constants,
-        range_constraints=skeleton.range_constraints,
-        module_call_graph=call_graph,
-        example_inputs=skeleton.example_inputs,
-        constants={},
-        verifiers=skeleton.verifiers,
-    )
+    return exported
 
 
 def _describe(value: Any) -> Any:

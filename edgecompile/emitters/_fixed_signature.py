@@ -45,17 +45,21 @@ def quick_partitioner(configs: list[Any] | None = None) -> Any:
         configs: What can be delegated, one class an operator; None for all that ExecuTorch has.
     """
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir.backend.canonical_partitioners.pattern_op_partitioner import (
+        generate_grouped_partitions_from_list_of_nodes,
+    )
     from torch.fx.passes.infra.partitioner import Partition
 
     class Partitioner(XnnpackPartitioner):  # type: ignore[misc]
         def generate_partitions(self, ep: ExportedProgram) -> Any:
             before = fix_signature(ep)
             try:
-                matched = {node for nodes in self.get_matched_nodes_from_configs(ep) for node in nodes}
+                groups = self.get_matched_nodes_from_configs(ep)
+                matched = {node for nodes in groups for node in nodes}
                 in_order = [node for node in ep.graph.nodes if node in matched]
                 if in_order and all(node.op != "call_function" or node in matched for node in ep.graph.nodes):
                     return [Partition(id=0, nodes=in_order)]
-                return super().generate_partitions(ep)
+                return generate_grouped_partitions_from_list_of_nodes(ep.graph_module, groups)
             finally:
                 ep._graph_signature = before
 

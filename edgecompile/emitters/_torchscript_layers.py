@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edgecompile.graph_edit import per_axis
 from edgecompile.quantize.layers import QuantizationParameters, QuantizedLayer, Weights
 
 if TYPE_CHECKING:
@@ -77,9 +78,9 @@ def _convolution(printer: Printer, layer: QuantizedLayer) -> None:
     packed = kernel(
         quantized_weight(layer.weights),
         layer.weights.bias,
-        _per_axis(stride, spatial),
-        _per_axis(padding, spatial),
-        _per_axis(dilation, spatial),
+        per_axis(stride, spatial),
+        per_axis(padding, spatial),
+        per_axis(dilation, spatial),
         groups,
     )
     value = _operand(printer, layer)
@@ -89,10 +90,6 @@ def _convolution(printer: Printer, layer: QuantizedLayer) -> None:
         printer.assign(value, "aten::constant_pad_nd", _operand(printer, layer), margins, "0.")
     attribute = printer.attribute(f"{layer.name}_packed", packed)
     _finish(printer, layer, f"quantized::{layer.kind}", value, attribute)
-
-
-def _per_axis(value: Any, spatial: int) -> list[int]:
-    return [value] * spatial if isinstance(value, int) else list(value)
 
 
 def _linear(printer: Printer, layer: QuantizedLayer) -> None:
@@ -138,7 +135,7 @@ def _average_pool(printer: Printer, layer: QuantizedLayer) -> None:
     """
     defaults: list[Any] = [None, [], 0, False, True, None]
     given = [*layer.compute.args[1:], *defaults[len(layer.compute.args) - 1 :]]
-    kernel, stride, padding = (_per_axis(item, 2) for item in given[:3])
+    kernel, stride, padding = (per_axis(item, 2) for item in given[:3])
     arguments = [_literal(argument) for argument in given]
     name = layer.output.name
     if given[3] or given[4] or not any(padding):
@@ -149,15 +146,15 @@ def _average_pool(printer: Printer, layer: QuantizedLayer) -> None:
         printer.print_in_float(layer)
         return
     arguments[3] = "True"
-    sizes = zip(before, padding, kernel, stride or kernel, strict=True)
-    added = [(size + 2 * pad - length) % step > 0 for size, pad, length, step in sizes]
-    value = f"{name}_whole" if any(added) else name
-    printer.assign(value, "aten::avg_pool2d", _operand(printer, layer), *arguments)
-    for axis, size in ((axis, size) for axis, size, more in zip((2, 3), after, added, strict=True) if more):
-        last = axis == 3 or not added[1]
-        part = name if last else f"{name}_rows"
-        printer.assign(part, "aten::slice", value, str(axis), "0", str(size))
-        value = part
+    steps = [("aten::avg_pool2d", arguments)]
+    for axis, size, length, step, pad in zip((0, 1), before, kernel, stride or kernel, padding, strict=True):
+        if (size + 2 * pad - length) % step:
+            steps.append(("aten::slice", [str(2 + axis), "0", str(after[axis])]))
+    value = _operand(printer, layer)
+    for index, (operator, rest) in enumerate(steps, start=1):
+        result = name if index == len(steps) else f"{name}_{index}"
+        printer.assign(result, operator, value, *rest)
+        value = result
 
 
 def _bounded(printer: Printer, layer: QuantizedLayer) -> None:

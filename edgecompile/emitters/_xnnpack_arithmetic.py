@@ -8,9 +8,8 @@ from typing import cast
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_reductions import fixed_sizes
-from edgecompile.graph_edit import ProgramEditor, operand
-from edgecompile.passes.canonicalize_views import insert_view
+from edgecompile.graph_edit import ProgramEditor, operand, per_axis
+from edgecompile.passes.canonicalize_views import fixed_sizes, insert_view
 
 aten = torch.ops.aten
 
@@ -41,6 +40,12 @@ def power(editor: ProgramEditor, node: Node) -> Node | None:
         return editor.insert(node, aten.mul.Tensor, square, source)
     names = {0.5: aten.sqrt.default, -0.5: aten.rsqrt.default}
     return editor.insert(node, names[exponent], source) if exponent in names else None  # type: ignore[index]
+
+
+def copied(editor: ProgramEditor, node: Node, source: Node, copies: list[int]) -> Node:
+    """Repeat a value along its axes of one: a product with ones, which the delegate broadcasts."""
+    ones = editor.add_constant(f"{node.name}_copies", torch.ones(copies))
+    return editor.insert(node, aten.mul.Tensor, source, ones)
 
 
 def softplus(editor: ProgramEditor, node: Node) -> Node | None:
@@ -97,11 +102,11 @@ def average_pool(editor: ProgramEditor, node: Node) -> Node | None:
     source = operand(node)
     sizes, result = fixed_sizes(source), fixed_sizes(node)
     given = [*node.args[1:], *[None] * 6]
-    kernel = _pair(given[0])
-    stride = _pair(given[1]) if given[1] else kernel
-    padding = _pair(given[2] or 0)
+    kernel = per_axis(given[0], 2)
+    stride = per_axis(given[1], 2) if given[1] else kernel
+    padding = per_axis(given[2] or 0, 2)
     counts_padding = given[4] is not False
-    is_plain = not given[3] and (not counts_padding or padding == (0, 0))
+    is_plain = not given[3] and (not counts_padding or not any(padding))
     if is_plain or given[5] is not None or node.kwargs or sizes is None or result is None or len(sizes) != 4:
         return None
     # As far as the last window reaches, which in ceil mode may be beyond the padding.
@@ -112,10 +117,8 @@ def average_pool(editor: ProgramEditor, node: Node) -> Node | None:
         source = editor.insert(node, aten.constant_pad_nd.default, source, pads, 0.0)
     channels, area = sizes[1], math.prod(kernel)
     weight = editor.add_constant(f"{node.name}_weight", torch.full((channels, 1, *kernel), 1 / area))
-    margins = [0, 0] if any(beyond) else list(padding)
-    value = editor.insert(
-        node, aten.conv2d.default, source, weight, None, list(stride), margins, [1, 1], channels
-    )
+    margins = [0, 0] if any(beyond) else padding
+    value = editor.insert(node, aten.conv2d.default, source, weight, None, stride, margins, [1, 1], channels)
     inside = torch.ones(1, 1, *sizes[2:])
     counted = _counted(inside, kernel, stride, padding, beyond, counts_padding=counts_padding)
     if bool((counted == area).all()):
@@ -126,9 +129,9 @@ def average_pool(editor: ProgramEditor, node: Node) -> Node | None:
 
 def _counted(
     inside: torch.Tensor,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
+    kernel: list[int],
+    stride: list[int],
+    padding: list[int],
     beyond: list[int],
     *,
     counts_padding: bool,
@@ -138,13 +141,6 @@ def _counted(
     padded = torch.nn.functional.pad(inside, [padding[1], padding[1], padding[0], padding[0]], value=margin)
     padded = torch.nn.functional.pad(padded, [0, beyond[1], 0, beyond[0]])
     return torch.nn.functional.conv2d(padded, torch.ones(1, 1, *kernel), stride=stride).round()
-
-
-def _pair(value: object) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    first, *rest = cast("list[int]", value)
-    return first, rest[0] if rest else first
 
 
 def average_pool_1d(editor: ProgramEditor, node: Node) -> Node | None:

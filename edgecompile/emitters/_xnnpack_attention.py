@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_reductions import are_fixed, fixed_sizes
+from edgecompile.emitters._xnnpack_arithmetic import copied
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
-from edgecompile.passes.canonicalize_views import insert_view
+from edgecompile.passes.canonicalize_views import are_fixed, fixed_sizes, insert_view
 
 aten = torch.ops.aten
 
@@ -43,7 +43,7 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
 def _repeated_heads(
     editor: ProgramEditor, node: Node, item: Node, leading: tuple[int | torch.SymInt, ...]
 ) -> Node:
-    """Repeat keys or values that several heads of the query share: a product with ones broadcasts them."""
+    """Repeat keys or values that several heads of the query share."""
     own = shape_of(item)[:-2]
     copies = [
         1 if index == 0 or size == other else int(other)
@@ -51,8 +51,7 @@ def _repeated_heads(
     ]
     if set(copies) <= {1}:
         return item
-    ones = editor.add_constant(f"{node.name}_heads", torch.ones(*copies, 1, 1))
-    return editor.insert(node, aten.mul.Tensor, item, ones)
+    return copied(editor, node, item, [*copies, 1, 1])
 
 
 def _causal_mask(editor: ProgramEditor, node: Node, query: Node, key: Node) -> Node:

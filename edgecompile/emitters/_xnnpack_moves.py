@@ -7,10 +7,10 @@ from typing import cast
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_reductions import fixed_sizes
+from edgecompile.emitters._xnnpack_arithmetic import copied
 from edgecompile.emitters._xnnpack_resampling import resampled
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
-from edgecompile.passes.canonicalize_views import insert_view
+from edgecompile.passes.canonicalize_views import fixed_sizes, insert_view
 
 aten = torch.ops.aten
 
@@ -93,14 +93,9 @@ def expand(editor: ProgramEditor, node: Node) -> Node | None:
         source = insert_view(editor, node, source, sizes)
     if sizes[0] != result[0] and result[0] == -1:
         return None
-    return _copied(
+    return copied(
         editor, node, source, [1 if one == two else two for one, two in zip(sizes, result, strict=True)]
     )
-
-
-def _copied(editor: ProgramEditor, node: Node, source: Node, copies: list[int]) -> Node:
-    ones = editor.add_constant(f"{node.name}_copies", torch.ones(copies))
-    return editor.insert(node, aten.mul.Tensor, source, ones)
 
 
 def nearest(editor: ProgramEditor, node: Node) -> Node | None:
@@ -118,7 +113,7 @@ def nearest(editor: ProgramEditor, node: Node) -> Node | None:
     if [height * rows, width * columns] != result[2:]:
         return resampled(editor, node)
     apart = insert_view(editor, node, source, [batch, channels, height, 1, width, 1])
-    return insert_view(editor, node, _copied(editor, node, apart, [1, 1, 1, rows, 1, columns]), result)
+    return insert_view(editor, node, copied(editor, node, apart, [1, 1, 1, rows, 1, columns]), result)
 
 
 def pad(editor: ProgramEditor, node: Node) -> Node | None:

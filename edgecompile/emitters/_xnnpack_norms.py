@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_reductions import fixed_sizes, insert_mean
+from edgecompile.emitters._xnnpack_reductions import insert_mean
 from edgecompile.graph_edit import ProgramEditor, shape_of
-from edgecompile.passes.canonicalize_views import insert_view
+from edgecompile.passes.canonicalize_views import fixed_sizes, insert_view
 
 aten = torch.ops.aten
 

@@ -13,9 +13,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_reductions import fixed_sizes
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
-from edgecompile.passes.canonicalize_views import insert_view
+from edgecompile.passes.canonicalize_views import fixed_sizes, insert_view
 
 aten = torch.ops.aten
 

@@ -12,9 +12,8 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_reductions import are_fixed, fixed_sizes
 from edgecompile.graph_edit import ProgramEditor, operand
-from edgecompile.passes.canonicalize_views import insert_view
+from edgecompile.passes.canonicalize_views import are_fixed, fixed_sizes, insert_view
 
 aten = torch.ops.aten
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-from edgecompile.graph_edit import ProgramEditor, operand, shape_of
-from edgecompile.passes.canonicalize_views import insert_view, static_sizes
+from edgecompile.graph_edit import ProgramEditor, operand, reads_first_alone, shape_of
+from edgecompile.passes.canonicalize_views import are_fixed, fixed_sizes, insert_view
 
 aten = torch.ops.aten
 
@@ -18,17 +18,6 @@ aten = torch.ops.aten
 _LONGEST_ROW = 4096
 # A sum of so few is made of slices.
 _FEW = 4
-
-
-def fixed_sizes(node: Node) -> list[int] | None:
-    """Return a shape, -1 for a dynamic batch; None where another size is dynamic."""
-    sizes = static_sizes(node)
-    return None if sizes is None or -1 in sizes[1:] else sizes
-
-
-def are_fixed(*nodes: Node) -> bool:
-    """Tell whether no size but the batch is dynamic."""
-    return all(fixed_sizes(node) is not None for node in nodes)
 
 
 def mean(editor: ProgramEditor, node: Node) -> Node | None:
@@ -123,8 +112,7 @@ def largest(editor: ProgramEditor, node: Node) -> Node | None:
 
 def largest_alone(editor: ProgramEditor, node: Node) -> None:
     """The largest along an axis, of which nobody asks where it is."""
-    readers = [user for user in node.users if user.users]
-    if any(user.args[1] != 0 for user in readers):
+    if not reads_first_alone(node):
         return
     values = editor.insert(node, aten.amax.default, operand(node), [node.args[1]], *node.args[2:])
     found = largest(editor, values) or values

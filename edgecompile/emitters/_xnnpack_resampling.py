@@ -6,14 +6,13 @@ axis is what the operator makes of the unit vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_reductions import fixed_sizes
 from edgecompile.graph_edit import ProgramEditor, operand
+from edgecompile.passes.canonicalize_views import fixed_sizes
 
 aten = torch.ops.aten
 
@@ -46,8 +45,8 @@ def _turned(editor: ProgramEditor, node: Node, value: Node) -> Node:
 
 def _matrix(node: Node, axis: int, before: int, after: int) -> torch.Tensor:
     """Return the weights of each of the inputs of an axis in each of its outputs, (after, before)."""
-    operator: Callable[..., Any] = node.target  # type: ignore[assignment]
-    names = [argument.name for argument in node.target._schema.arguments]  # type: ignore[union-attr]
+    operator: Any = node.target
+    names = [argument.name for argument in operator._schema.arguments]
     given = dict(zip(names[1:], node.args[1:], strict=False)) | dict(node.kwargs)
     # The unit vectors stand in the height, one a channel. The width, resampled to itself, is not 1: for that
     # torch's kernels with antialiasing give the first output for all.
@@ -56,4 +55,5 @@ def _matrix(node: Node, axis: int, before: int, after: int) -> torch.Tensor:
         given["output_size"] = [after, 2]
     if given.get("scale_factors") is not None:
         given["scale_factors"] = [given["scale_factors"][axis - 2], 1.0]
-    return operator(units, **given)[0, :, :, 0].T.contiguous()  # type: ignore[no-any-return]
+    resampled_units: torch.Tensor = operator(units, **given)
+    return resampled_units[0, :, :, 0].T.contiguous()

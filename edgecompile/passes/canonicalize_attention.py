@@ -9,13 +9,17 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
-from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.graph_pass import PassOutcome, rewrite_calls
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 from edgecompile.program import Reason
 
 aten = torch.ops.aten
+
+_OTHER_AXES = Reason(
+    "it has two axes, more than one dynamic size, or five axes and a mask of as many axes",
+    change="give it four axes, with the heads in the second, and fix all sizes but the batch",
+)
 
 
 class CanonicalizeAttention:
@@ -33,35 +37,26 @@ class CanonicalizeAttention:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with attention over four axes."""
-        editor = ProgramEditor(program)
-        declined = []
-        for node in editor.calls(aten.scaled_dot_product_attention.default):
-            if len(shape_of(node)) == 4:
-                continue
-            if not _with_four_axes(editor, node):
-                reason = Reason(
-                    "it has two axes, more than one dynamic size, or five axes and a mask of as many axes",
-                    change="give it four axes, with the heads in the second, and fix all sizes but the batch",
-                )
-                declined.append(decline(node, reason, what=operator_name(node)))
-        return outcome(editor, declined)
+        return rewrite_calls(program, {aten.scaled_dot_product_attention.default: _with_four_axes})
 
 
-def _with_four_axes(editor: ProgramEditor, node: Node) -> bool:
+def _with_four_axes(editor: ProgramEditor, node: Node) -> Node | str | None:
+    if len(shape_of(node)) == 4:
+        return None
     sources = [operand(node, index) for index in range(3)]
     sizes = [static_sizes(item) for item in (*sources, node)]
     mask: Any = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
     masked = static_sizes(mask) if isinstance(mask, Node) else []
     fixed = [item for item in sizes if item is not None]
     if len(fixed) < len(sizes) or masked is None:
-        return False
+        return _OTHER_AXES
     ranks = {len(item) for item in fixed}
     if ranks == {3} and len(masked) <= 3:
         shapes = [[size[0], 1, *size[1:]] for size in fixed]
     elif min(ranks) > 4 and len(masked) <= 2 and len({tuple(item[:-2]) for item in fixed}) == 1:
         shapes = [[-1 if -1 in size[:-3] else math.prod(size[:-3]), *size[-3:]] for size in fixed]
     else:
-        return False
+        return _OTHER_AXES
     views = [insert_view(editor, node, source, shape) for source, shape in zip(sources, shapes, strict=False)]
     rest, keywords = list(node.args[3:]), dict(node.kwargs)
     if len(masked) == 3:
@@ -71,5 +66,4 @@ def _with_four_axes(editor: ProgramEditor, node: Node) -> bool:
         else:
             keywords["attn_mask"] = headed
     result = editor.insert(node, aten.scaled_dot_product_attention.default, *views, *rest, keywords=keywords)
-    editor.replace(node, insert_view(editor, node, result, fixed[3]))
-    return True
+    return insert_view(editor, node, result, fixed[3])

@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.graph_edit import ProgramEditor, operand, per_axis, reads_first_alone, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 from edgecompile.program import Reason
@@ -84,17 +84,13 @@ def _keep_dimensions(editor: ProgramEditor, node: Node) -> None:
 def _pools_one(node: Node) -> bool:
     """Tell whether each window is one value, which engines refuse."""
     kernel, padding = node.args[1], node.args[3] if len(node.args) > 3 else 0
-    own_kernel, own_padding = (
-        list(item) if isinstance(item, list | tuple) else [item] for item in (kernel, padding)
-    )
-    return set(own_kernel) == {1} and set(own_padding) == {0} and len(shape_of(node)) == 4
+    return per_axis(kernel, 2) == [1, 1] and per_axis(padding, 2) == [0, 0] and len(shape_of(node)) == 4
 
 
 def _replace_by_slices(editor: ProgramEditor, node: Node) -> None:
-    given = node.args[2] if len(node.args) > 2 and node.args[2] else 1
-    stride = cast("list[int]", list(given) if isinstance(given, list | tuple) else [given])
+    stride = node.args[2] if len(node.args) > 2 and node.args[2] else 1
     value = operand(node)
-    for axis, step in zip((2, 3), (stride * 2)[:2] if len(stride) == 1 else stride, strict=True):
+    for axis, step in zip((2, 3), per_axis(stride, 2), strict=True):
         if step != 1:
             value = editor.insert(node, aten.slice.Tensor, value, axis, 0, _END, step)
     editor.replace(node, value)
@@ -115,10 +111,9 @@ def _replace_adaptive_maximum(editor: ProgramEditor, node: Node) -> str | None:
     kernel = _kernel(node)
     if isinstance(kernel, str):
         return kernel
-    read = [user for user in node.users if user.users]
-    if any(user.args[1] != 0 for user in read):
+    if not reads_first_alone(node):
         return Reason("where the maxima are is read too", change="read the maxima alone")
-    for user in read:
+    for user in [user for user in node.users if user.users]:
         editor.replace(user, editor.insert(node, aten.max_pool2d.default, operand(node), kernel, kernel))
     return None
 

@@ -67,6 +67,17 @@ def static_sizes(node: Node) -> list[int] | None:
     return sizes if sizes.count(-1) <= 1 else None
 
 
+def fixed_sizes(node: Node) -> list[int] | None:
+    """Return a shape, -1 for a dynamic batch; None where another size is dynamic."""
+    sizes = static_sizes(node)
+    return None if sizes is None or -1 in sizes[1:] else sizes
+
+
+def are_fixed(*nodes: Node) -> bool:
+    """Tell whether no size but the batch is dynamic."""
+    return all(fixed_sizes(node) is not None for node in nodes)
+
+
 def insert_view(editor: ProgramEditor, before: Node, source: Node, sizes: list[int]) -> Node:
     """Insert a view, or a reshape where the source's memory is not in the order of its axes."""
     operator = aten.view.default if source.meta["val"].is_contiguous() else aten.reshape.default

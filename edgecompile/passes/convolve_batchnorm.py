@@ -6,9 +6,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
-from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.graph_pass import PassOutcome, rewrite_calls
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 from edgecompile.passes.fold_batchnorm import is_in_inference, scale_and_shift
 from edgecompile.program import Reason
@@ -31,16 +30,13 @@ class ConvolveBatchnorm:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program without batch normalization."""
-        editor = ProgramEditor(program)
-        declined = []
-        for node in editor.calls(aten.batch_norm.default):
-            reason = is_in_inference(editor, node) or _rewrite(editor, node)
-            if reason is not None:
-                declined.append(decline(node, reason, what=operator_name(node)))
-        return outcome(editor, declined)
+        return rewrite_calls(program, {aten.batch_norm.default: _convolution})
 
 
-def _rewrite(editor: ProgramEditor, node: Node) -> str | None:
+def _convolution(editor: ProgramEditor, node: Node) -> Node | str:
+    reason = is_in_inference(editor, node)
+    if reason is not None:
+        return reason
     source, sizes, rank = operand(node), static_sizes(node), len(shape_of(node))
     if rank != 4 and (sizes is None or rank not in (2, 3)):
         return Reason(
@@ -60,5 +56,4 @@ def _rewrite(editor: ProgramEditor, node: Node) -> str | None:
     if rank != 4:
         assert sizes is not None
         result = insert_view(editor, node, result, sizes)
-    editor.replace(node, result)
-    return None
+    return result

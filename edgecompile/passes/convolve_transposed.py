@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,10 +10,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
-from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.passes.canonicalize_views import insert_view, static_sizes
+from edgecompile.graph_edit import ProgramEditor, operand, per_axis, shape_of
+from edgecompile.graph_pass import PassOutcome, rewrite_calls
+from edgecompile.passes.canonicalize_views import are_fixed, fixed_sizes, insert_view
 from edgecompile.program import Reason
 
 aten = torch.ops.aten
@@ -41,17 +39,9 @@ class ConvolveTransposed:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program without transposed convolutions."""
-        editor = ProgramEditor(program)
-        declined = []
-        for node in editor.calls(*_TRANSPOSED, aten.col2im.default):
-            layer = (
-                _sum_of_patches(editor, node) if node.target is aten.col2im.default else _layer(editor, node)
-            )
-            if isinstance(layer, _Layer):
-                editor.replace(node, _interleaved(editor, node, layer))
-            else:
-                declined.append(decline(node, layer, what=operator_name(node)))
-        return outcome(editor, declined)
+        return rewrite_calls(
+            program, {**dict.fromkeys(_TRANSPOSED, _transposed), aten.col2im.default: _sum_of_patches}
+        )
 
 
 @dataclass(frozen=True)
@@ -74,60 +64,51 @@ class _Layer:
     result: list[int]
 
 
-def _layer(editor: ProgramEditor, node: Node) -> _Layer | str:
+def _transposed(editor: ProgramEditor, node: Node) -> Node | str:
     rank = 1 if node.target is aten.conv_transpose1d.default else 2
     defaults: tuple[Any, ...] = (None, 1, 0, 0, 1, 1)
     rest = (*node.args[2:], *defaults[len(node.args) - 2 :])
-    stride, padding, _, dilation = (_along(rank, rest[at]) for at in (1, 2, 3, 5))
+    stride, padding, _, dilation = (per_axis(rest[at], rank) for at in (1, 2, 3, 5))
     weight, bias = editor.constant(node.args[1]), editor.constant(rest[0])
     if weight is None or (bias is None and rest[0] is not None):
         return Reason("its weight or bias is not a constant", change="make it a parameter or a buffer")
     if dilation != [1] * rank:
         return Reason("it is dilated", change="use a dilation of 1")
-    result = _fixed(operand(node), node, rank)
+    result = _result(node, rank)
     if isinstance(result, str):
         return result
-    return _Layer(operand(node), weight, bias, stride, padding, cast("int", rest[4]), result)
+    layer = _Layer(operand(node), weight, bias, stride, padding, cast("int", rest[4]), result)
+    return _interleaved(editor, node, layer)
 
 
-def _sum_of_patches(editor: ProgramEditor, node: Node) -> _Layer | str:
+def _sum_of_patches(editor: ProgramEditor, node: Node) -> Node | str:
     kernel, dilation, padding, stride = (cast("list[int]", item) for item in node.args[2:6])
-    source, result = operand(node), _fixed(operand(node), node, 2)
+    result = _result(node, 2)
     if isinstance(result, str):
         return result
     if dilation != [1, 1]:
         return Reason("it is dilated", change="use a dilation of 1")
-    batch, rows, _ = static_sizes(source) or []
     places, channels = math.prod(kernel), result[1]
     height, width = (
         (size + 2 * pad - length) // step + 1
         for size, pad, length, step in zip(result[2:], padding, kernel, stride, strict=True)
     )
-    patches = insert_view(editor, node, source, [batch, rows, height, width])
+    patches = insert_view(editor, node, operand(node), [result[0], places * channels, height, width])
     weight = torch.eye(places).reshape(places, 1, *kernel).repeat(channels, 1, 1, 1)
-    return _Layer(patches, weight, None, stride, padding, channels, result)
+    layer = _Layer(patches, weight, None, stride, padding, channels, result)
+    return _interleaved(editor, node, layer)
 
 
-def _fixed(source: Node, node: Node, rank: int) -> list[int] | str:
+def _result(node: Node, rank: int) -> list[int] | str:
     """Return the sizes of a result, or why it cannot be rewritten."""
     if node.meta["val"].dtype != torch.float32:
         return Reason("it does not compute in float32", change="compute in float32")
-    result = static_sizes(node)
-    if (
-        result is None
-        or -1 in result[1:]
-        or any(isinstance(size, torch.SymInt) for size in shape_of(source)[1:])
-    ):
+    result = fixed_sizes(node)
+    if result is None or not are_fixed(operand(node)):
         return Reason("a size other than the batch is dynamic", change="fix all sizes but those of the batch")
     if len(result) != rank + 2:
         return Reason("its input has no batch dimension", change="give the model inputs with a batch of 1")
     return result
-
-
-def _along(rank: int, value: object) -> list[int]:
-    """Return a setting for each axis; torch takes one for all of them."""
-    given = list(value) if isinstance(value, Sequence) else [value]
-    return cast("list[int]", given * rank if len(given) < rank else given)
 
 
 def _interleaved(editor: ProgramEditor, node: Node, layer: _Layer) -> Node:

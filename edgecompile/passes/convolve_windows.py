@@ -8,9 +8,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name
-from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.graph_edit import ProgramEditor, operand
+from edgecompile.graph_pass import PassOutcome, rewrite_calls
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 from edgecompile.program import Reason
 
@@ -38,16 +37,7 @@ class ConvolveWindows:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program without sliding windows."""
-        editor = ProgramEditor(program)
-        declined = []
-        for node in editor.calls(aten.im2col.default, aten.unfold.default):
-            rewrite = _patches if node.target is aten.im2col.default else _windows
-            replacement = rewrite(editor, node)
-            if isinstance(replacement, Node):
-                editor.replace(node, replacement)
-            else:
-                declined.append(decline(node, replacement, what=operator_name(node)))
-        return outcome(editor, declined)
+        return rewrite_calls(program, {aten.im2col.default: _patches, aten.unfold.default: _windows})
 
 
 def _patches(editor: ProgramEditor, node: Node) -> Node | str:

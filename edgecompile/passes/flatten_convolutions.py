@@ -8,10 +8,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name
-from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.passes.canonicalize_views import insert_view, static_sizes
+from edgecompile.graph_edit import ProgramEditor, operand, per_axis
+from edgecompile.graph_pass import PassOutcome, rewrite_calls
+from edgecompile.passes.canonicalize_views import fixed_sizes, insert_view
 from edgecompile.program import Reason
 
 aten = torch.ops.aten
@@ -31,23 +30,15 @@ class FlattenConvolutions:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with convolutions over pictures."""
-        editor = ProgramEditor(program)
-        declined = []
-        for node in editor.calls(aten.conv3d.default):
-            replacement = _over_pictures(editor, node)
-            if isinstance(replacement, Node):
-                editor.replace(node, replacement)
-            else:
-                declined.append(decline(node, replacement, what=operator_name(node)))
-        return outcome(editor, declined)
+        return rewrite_calls(program, {aten.conv3d.default: _over_pictures})
 
 
 def _over_pictures(editor: ProgramEditor, node: Node) -> Node | str:
     source, weight = operand(node), editor.constant(node.args[1])
-    sizes, result = static_sizes(source), static_sizes(node)
+    sizes, result = fixed_sizes(source), fixed_sizes(node)
     if weight is None:
         return Reason("its weight is not a constant", change="make it a parameter or a buffer")
-    if sizes is None or result is None or -1 in sizes[1:] or len(sizes) != 5:
+    if sizes is None or result is None or len(sizes) != 5:
         return Reason(
             "it has no batch, or a size other than the batch is dynamic",
             change="fix all sizes but those of the batch",
@@ -55,7 +46,7 @@ def _over_pictures(editor: ProgramEditor, node: Node) -> Node | str:
     defaults: tuple[Any, ...] = (None, [1] * 3, [0] * 3, [1] * 3, 1)
     given: tuple[Any, ...] = (*node.args[2:], *defaults[len(node.args) - 2 :])
     bias, groups = given[0], given[4]
-    stride, padding, dilation = (list(item) * (3 // len(item)) for item in given[1:4])
+    stride, padding, dilation = (per_axis(item, 3) for item in given[1:4])
     flat = [at for at in range(3) if weight.shape[2 + at] == stride[at] == 1 and padding[at] == 0]
     if not flat:
         return Reason(

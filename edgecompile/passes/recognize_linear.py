@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
-from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.graph_pass import PassOutcome, rewrite_calls
 from edgecompile.program import Reason
 
 aten = torch.ops.aten
+
+_PRODUCTS = (aten.matmul.default, aten.mm.default, aten.addmm.default)
 
 
 class RecognizeLinear:
@@ -31,28 +30,25 @@ class RecognizeLinear:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with linear layers."""
-        editor = ProgramEditor(program)
-        declined = []
-        for node in editor.calls(aten.matmul.default, aten.mm.default, aten.addmm.default):
-            is_sum = node.target is aten.addmm.default
-            left, right = (operand(node, index) for index in ((1, 2) if is_sum else (0, 1)))
-            if editor.constant(left) is None and editor.constant(right) is None:
-                continue
-            bias = operand(node) if is_sum else None
-            reason = _why_not(editor, node, right, bias)
-            if reason is not None:
-                declined.append(decline(node, reason, what=operator_name(node)))
-                continue
-            value = editor.constant(right)
-            assert value is not None
-            weight = editor.add_constant(f"{right.name}_turned", value.T)
-            arguments: list[Any] = [left, weight, *([] if bias is None else [bias])]
-            editor.replace(node, editor.insert(node, aten.linear.default, *arguments))
-        return outcome(editor, declined)
+        return rewrite_calls(program, dict.fromkeys(_PRODUCTS, _linear))
 
 
-def _why_not(editor: ProgramEditor, node: Node, right: Node, bias: Node | None) -> str | None:
-    if editor.constant(right) is None or len(shape_of(right)) != 2:
+def _linear(editor: ProgramEditor, node: Node) -> Node | str | None:
+    is_sum = node.target is aten.addmm.default
+    left, right = (operand(node, index) for index in ((1, 2) if is_sum else (0, 1)))
+    value = editor.constant(right)
+    if value is None and editor.constant(left) is None:
+        return None
+    bias = operand(node) if is_sum else None
+    reason = _why_not(editor, node, value, bias)
+    if value is None or reason is not None:
+        return reason
+    weight = editor.add_constant(f"{right.name}_turned", value.T)
+    return editor.insert(node, aten.linear.default, left, weight, *([] if bias is None else [bias]))
+
+
+def _why_not(editor: ProgramEditor, node: Node, right: torch.Tensor | None, bias: Node | None) -> str | None:
+    if right is None or right.dim() != 2:
         return Reason(
             "its constant is not a matrix on the right", change="write it as x @ weight, or as a linear layer"
         )

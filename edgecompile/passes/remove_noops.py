@@ -72,10 +72,9 @@ class RemoveNoops:
                 editor.graph.erase_node(node)
                 editor.rewrites += 1
                 continue
-            if not _is_noop(node):
-                continue
             source = _source(node)
-            assert source is not None
+            if source is None or not _is_noop(node, source):
+                continue
             if editor.is_user_input(source) and node in editor.outputs():
                 declined.append(
                     decline(
@@ -97,7 +96,7 @@ class RemoveNoops:
 
 
 def _source(node: Node) -> Node | None:
-    """Return what a no-op's value is: `copy` gives what it is to write, as an assignment does."""
+    """Return what a call gives where it is a no-op: `copy` what it is to write, as an assignment does."""
     place = 1 if node.target is aten.copy.default else 0
     source = node.args[place] if len(node.args) > place else None
     if node.target is aten.cat.default and isinstance(source, list | tuple) and len(source) == 1:
@@ -105,13 +104,12 @@ def _source(node: Node) -> Node | None:
     return source if isinstance(source, Node) else None
 
 
-def _is_noop(node: Node) -> bool:
+def _is_noop(node: Node, source: Node) -> bool:
     if node.target in _ALWAYS:
         return True
     if node.target in _DROPOUTS:
         return node.args[2] is False
-    source = _source(node)
-    if node.target not in (*_RESHAPES, *_PADS) or source is None:
+    if node.target not in (*_RESHAPES, *_PADS):
         return False
     if node.target in _PADS:
         pads = node.args[1]
