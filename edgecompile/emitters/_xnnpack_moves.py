@@ -11,6 +11,7 @@ from edgecompile.emitters._xnnpack_arithmetic import copied
 from edgecompile.emitters._xnnpack_resampling import resampled
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.passes.canonicalize_views import fixed_sizes, insert_view
+from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE
 
 aten = torch.ops.aten
 
@@ -39,15 +40,24 @@ def strided_slice(editor: ProgramEditor, node: Node) -> Node | None:
     first = 0 if start < step else start  # of the groups of k values; the last may reach beyond the end
     missing = first + count * step - size
     if missing > 0:
-        # Not of a dequantized value itself: ExecuTorch would pad its integers, and give them out as floats.
-        source = editor.insert(node, aten.slice.Tensor, source, axis, first, size)
+        if first:
+            source = editor.insert(node, aten.slice.Tensor, source, axis, first, size)
         margins = [0, 0] * (len(sizes) - 1 - axis) + [0, missing]
-        source = editor.insert(node, aten.constant_pad_nd.default, source, margins, 0.0)
+        source = _padded_with_zeros(editor, node, source, margins)
     elif first or missing < 0:
         source = editor.insert(node, aten.slice.Tensor, source, axis, first, first + count * step)
     apart = insert_view(editor, node, source, [*sizes[:axis], count, step, *sizes[axis + 1 :]])
     chosen = editor.insert(node, aten.slice.Tensor, apart, axis + 1, start - first, start - first + 1)
     return insert_view(editor, node, chosen, result)
+
+
+def _padded_with_zeros(editor: ProgramEditor, node: Node, source: Node, margins: list[int]) -> Node:
+    """Insert a padding; that of integers has integers: ExecuTorch would give them out as floats."""
+    padded = editor.insert(node, aten.constant_pad_nd.default, source, margins, 0.0)
+    if source.target is not DEQUANTIZE:
+        return padded
+    integers = editor.insert(node, QUANTIZE, padded, *source.args[1:])
+    return editor.insert(node, DEQUANTIZE, integers, *source.args[1:])
 
 
 def roll(editor: ProgramEditor, node: Node) -> Node | None:

@@ -1,4 +1,4 @@
-"""Express padding as `constant_pad_nd`, and fold symmetric zero padding into the convolution."""
+"""Express padding as `constant_pad_nd`, and fold it into the convolution or the maximum that reads it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, shape_of
+from edgecompile.graph_edit import ProgramEditor, operand, per_axis, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import Reason
 
@@ -17,6 +17,9 @@ aten = torch.ops.aten
 
 # Convolutions whose padding is a word, "same" or "valid".
 _WORDS: dict[Any, Any] = {aten.conv1d.padding: aten.conv1d.default, aten.conv2d.padding: aten.conv2d.default}
+
+# Each row and column of padding before a maximum is a copy of the whole.
+_MOST_COPIES = 4
 
 
 class CanonicalizePadding:
@@ -30,6 +33,10 @@ class CanonicalizePadding:
 
     Before: `conv2d(x, weight (K, C, 3, 3), padding="same")`
     After:  `conv2d(x, weight, padding=(1, 1))`
+
+    Before: `x (N, C, H, W) -> constant_pad_nd(0, 1, 0, 1, -inf) -> max_pool2d(kernel (3, 3))`
+    After:  `x -> cat([x, last column]) -> cat([., last row]) -> max_pool2d`: a window that reaches beyond an
+    end holds that end, so its largest value stays; the same margins on all sides are the pooling's own
 
     Declines when the padding reflects, replicates or wraps around: engines have constant padding only.
     Asymmetric padding stays a node of its own; emitters whose format allows it fold it further.
@@ -55,6 +62,9 @@ class CanonicalizePadding:
             _pad_with_numbers(editor, node)
         for node in editor.calls(aten.constant_pad_nd.default):
             _fold_into_convolutions(editor, node)
+        for node in editor.calls(aten.max_pool2d.default):
+            _fold_into_maximum(editor, node)
+        editor.graph.eliminate_dead_code()
         return outcome(editor, declined)
 
 
@@ -84,6 +94,50 @@ def _fold_into_convolutions(editor: ProgramEditor, node: Node) -> None:
 
 def _takes_padding(conv: Node, pad: Node) -> bool:
     return conv.target is aten.conv2d.default and conv.args[0] is pad and not conv.kwargs
+
+
+def _fold_into_maximum(editor: ProgramEditor, pool: Node) -> None:
+    """Rewrite padding with less than any value before max pooling: integers have no such value."""
+    pad = operand(pool)
+    if pad.target is not aten.constant_pad_nd.default or len(shape_of(pad)) != 4:
+        return
+    if len(pool.args) > 3 or pool.kwargs:
+        return  # with padding or dilation of its own
+    source, margins = operand(pad), cast("list[int]", [*cast("list[int]", pad.args[1]), 0, 0][:4])
+    value = cast("float", pad.args[2]) if len(pad.args) > 2 else 0.0
+    sizes = (*shape_of(source)[2:], *margins)
+    if value > torch.finfo(torch.float32).min or not all(
+        isinstance(size, int) and size >= 0 for size in sizes
+    ):
+        return
+    kernel = per_axis(pool.args[1], 2)
+    stride = per_axis(pool.args[2], 2) if len(pool.args) > 2 and pool.args[2] else kernel
+    rows, columns = margins[2:], margins[:2]
+    if all(near == far <= size // 2 for (near, far), size in zip((rows, columns), kernel, strict=True)):
+        folded = editor.insert(pool, aten.max_pool2d.default, source, kernel, stride, [rows[0], columns[0]])
+        editor.replace(pool, folded)
+        return
+    for axis, (near, far) in ((2, rows), (3, columns)):
+        size, count = (cast("int", shape_of(node)[axis]) for node in (source, pool))
+        last = (count - 1) * stride[axis - 2]  # where the last window starts
+        if near >= kernel[axis - 2] or last >= near + size or near + far > _MOST_COPIES:
+            return  # a window of padding alone, or many copies
+    for axis, (near, far) in ((2, rows), (3, columns)):
+        source = _with_ends_repeated(editor, pool, source, axis, (near, far))
+    pool.replace_input_with(pad, source)
+    editor.rewrites += 1
+
+
+def _with_ends_repeated(
+    editor: ProgramEditor, before: Node, source: Node, axis: int, copies: tuple[int, int]
+) -> Node:
+    size = cast("int", shape_of(source)[axis])
+    whole = source
+    for at in [0] * copies[0] + [size - 1] * copies[1]:
+        end = editor.insert(before, aten.slice.Tensor, whole, axis, at, at + 1)
+        parts = [source, end] if at else [end, source]
+        source = editor.insert(before, aten.cat.default, parts, axis)
+    return source
 
 
 def _pad_with_numbers(editor: ProgramEditor, conv: Node) -> None:

@@ -81,3 +81,36 @@ def test_declines_other_modes(mode):
         "canonicalize-padding", nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode), X, rewrites=0
     )
     assert f"its mode is '{mode}'" in reasons(outcome)
+
+
+def least_padding(margins, kernel, stride=2, value=-torch.inf):
+    return Net(lambda _, x: F.max_pool2d(F.pad(x, margins, value=value), kernel, stride))
+
+
+@pytest.mark.parametrize(
+    ("margins", "kernel", "expected"),
+    [
+        ((1, 1, 1, 1), 3, ["max_pool2d"]),
+        ((1, 1), (1, 3), ["max_pool2d"]),
+        ((0, 1, 0, 1), 3, ["slice", "cat", "slice", "cat", "max_pool2d"]),
+        ((1, 2, 0, 0), (1, 5), ["slice", "cat", "slice", "cat", "slice", "cat", "max_pool2d"]),
+    ],
+)
+def test_padding_before_a_maximum(margins, kernel, expected):
+    net = least_padding(margins, kernel)
+    assert operators(check_pass("canonicalize-padding", net, X).program) == expected
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        least_padding((1, 1, 1, 1), 3, value=-1.0),
+        least_padding((0, 3, 0, 0), 3, stride=1),  # the last window is padding alone
+        least_padding((3, 0, 0, 0), 3, stride=1),
+        least_padding((2, 3, 2, 3), 6, stride=1),  # five copies
+        Net(lambda _, x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2, 1)),
+    ],
+)
+def test_padding_that_stays_before_a_maximum(net):
+    program = check_pass("canonicalize-padding", net, X, rewrites=1).program  # `pad` by its other name
+    assert operators(program) == ["constant_pad_nd", "max_pool2d"]

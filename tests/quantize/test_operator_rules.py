@@ -15,6 +15,12 @@ def table(like):
     return torch.linspace(-2, 1, like.numel()).reshape(like.shape)
 
 
+def every_other_token(tokens):
+    """Return those of every other row and column of a picture."""
+    picture = (tokens + tokens.sigmoid()).view(1, 7, 7, 4)
+    return picture[:, ::2, ::2].permute(0, 3, 1, 2) + F.softmax(tokens, 1)[:, :16].mT.reshape(1, 4, 4, 4)
+
+
 # The kinds of the quantized layers between the two convolutions, and what is computed there.
 RULES = {
     "relu": ([], lambda h: h.relu()),
@@ -79,6 +85,14 @@ RULES = {
     "every other of seven": (
         ["max_pool2d", "slice", "slice"],
         lambda h: F.max_pool2d(h, 2, 1)[:, :, ::2, ::2],
+    ),
+    "every other of 49 tokens": (
+        ["slice", "slice", "reshape", "add", "view"],
+        lambda h: every_other_token(h[:, :, :7, :7].flatten(2).mT),
+    ),
+    "padding before a maximum": (
+        ["slice", "cat", "slice", "cat", "max_pool2d"],
+        lambda h: F.max_pool2d(F.pad(h, (0, 1, 0, 1), value=-torch.inf), 3, 2),
     ),
     "assignment": (["slice", "tanh", "slice", "cat"], lambda h: h.slice_scatter(h[:, :2].tanh(), 1, 0, 2)),
     "expanded": (["slice", "expand"], lambda h: h[:, :, :1].expand(1, 4, 8, 8)),
