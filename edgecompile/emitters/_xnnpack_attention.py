@@ -24,10 +24,10 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
     is_boolean = isinstance(mask, Node) and mask.meta["val"].dtype != torch.float32
     if given.get("dropout_p") or given.get("enable_gqa") or is_boolean or not are_fixed(query, key, value):
         return None
-    leading = shape_of(query)[:-2]
-    if len({len(shape_of(item)) for item in (query, key, value)}) > 1:
+    leading = (fixed_sizes(query) or [])[:-2]
+    if not all(_broadcasts(item, leading) for item in (key, value)):
         return None
-    key, value = (_repeated_heads(editor, node, item, leading) for item in (key, value))
+    key, value = (_broadcast(editor, node, item, leading) for item in (key, value))
     if given.get("is_causal"):
         mask = _causal_mask(editor, node, query, key)
     width = shape_of(query)[-1]
@@ -40,20 +40,6 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
     return _product(editor, node, _insert_softmax(editor, node, scores), value)
 
 
-def _repeated_heads(
-    editor: ProgramEditor, node: Node, item: Node, leading: tuple[int | torch.SymInt, ...]
-) -> Node:
-    """Repeat keys or values that several heads of the query share."""
-    own = shape_of(item)[:-2]
-    copies = [
-        1 if index == 0 or size == other else int(other)
-        for index, (size, other) in enumerate(zip(own, leading, strict=True))
-    ]
-    if set(copies) <= {1}:
-        return item
-    return copied(editor, node, item, [*copies, 1, 1])
-
-
 def _causal_mask(editor: ProgramEditor, node: Node, query: Node, key: Node) -> Node:
     rows, columns = int(shape_of(query)[-2]), int(shape_of(key)[-2])
     mask = torch.full((rows, columns), -math.inf).triu(1)
@@ -61,20 +47,48 @@ def _causal_mask(editor: ProgramEditor, node: Node, query: Node, key: Node) -> N
 
 
 def matmul(editor: ProgramEditor, node: Node) -> Node | None:
-    """A product of other than three axes, with views around a `bmm`; with two, the right one is computed."""
+    """A product of any axes, with views around a `bmm`: one of a computed matrix, or one that broadcasts."""
     left, right = operand(node), operand(node, 1)
-    if not are_fixed(left, right) or node.meta["val"].dtype != torch.float32:
+    rows, columns, result = fixed_sizes(left), fixed_sizes(right), fixed_sizes(node)
+    if rows is None or columns is None or result is None or node.meta["val"].dtype != torch.float32:
         return None
-    if len(shape_of(left)) == len(shape_of(right)) == 2 and editor.constant(right) is None:
-        left, right = (_with_batch(editor, node, item) for item in (left, right))
-        return insert_view(editor, node, _product(editor, node, left, right), fixed_sizes(node) or [])
-    if shape_of(left)[:-2] != shape_of(right)[:-2] or len(shape_of(left)) < 3:
+    if min(len(rows), len(columns)) < 2 or (len(columns) == 2 and editor.constant(right) is not None):
+        return None  # a vector, or a linear layer
+    if rows[:-2] == columns[:-2] and len(rows) > 2:
+        return _product(editor, node, left, right)
+    if math.prod(columns[:-2]) == 1:  # all on the left are rows of one matrix
+        left = insert_view(editor, node, left, [1, *_merged(rows[:-1]), rows[-1]])
+        right = insert_view(editor, node, right, [1, *columns[-2:]])
+        return insert_view(editor, node, editor.insert(node, aten.bmm.default, left, right), result)
+    if not all(_broadcasts(item, result[:-2]) for item in (left, right)):
         return None
-    return _product(editor, node, left, right)
+    return _product(editor, node, *(_broadcast(editor, node, item, result[:-2]) for item in (left, right)))
 
 
-def _with_batch(editor: ProgramEditor, node: Node, matrix: Node) -> Node:
-    return insert_view(editor, node, matrix, [1, *(fixed_sizes(matrix) or [])])
+def _merged(sizes: list[int]) -> list[int]:
+    return [-1 if -1 in sizes else math.prod(sizes)]
+
+
+def _leading(item: Node, rank: int) -> list[int]:
+    own = (fixed_sizes(item) or [])[:-2]
+    return [*[1] * (rank - len(own)), *own]
+
+
+def _broadcasts(item: Node, leading: list[int]) -> bool:
+    """Tell whether an operand has these leading axes, or one value along them; a batch cannot be copied."""
+    own = _leading(item, len(leading))
+    return len(own) == len(leading) and all(
+        one == other or (one == 1 and other != -1) for one, other in zip(own, leading, strict=True)
+    )
+
+
+def _broadcast(editor: ProgramEditor, node: Node, item: Node, leading: list[int]) -> Node:
+    """Insert copies of an operand along the leading axes where it has one value, or none."""
+    own, matrix = _leading(item, len(leading)), (fixed_sizes(item) or [])[-2:]
+    if [*own, *matrix] != fixed_sizes(item):
+        item = insert_view(editor, node, item, [*own, *matrix])
+    copies = [1 if one == other else other for one, other in zip(own, leading, strict=True)]
+    return item if set(copies) <= {1} else copied(editor, node, item, [*copies, 1, 1])
 
 
 def softmax(editor: ProgramEditor, node: Node) -> Node | None:

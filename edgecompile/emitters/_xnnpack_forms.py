@@ -28,6 +28,7 @@ from edgecompile.emitters._xnnpack_attention import attention, matmul, softmax
 from edgecompile.emitters._xnnpack_moves import (
     expand,
     flip,
+    index,
     nearest,
     pad,
     pixel_shuffle,
@@ -76,6 +77,7 @@ FORMS: dict[Any, Form] = {
     aten.slice.Tensor: strided_slice,
     aten.roll.default: roll,
     aten.flip.default: flip,
+    aten.index.Tensor: index,
     aten.expand.default: expand,
     aten.expand_as.default: expand,
     aten.upsample_nearest2d.vec: nearest,

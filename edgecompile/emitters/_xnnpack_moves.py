@@ -19,6 +19,8 @@ aten = torch.ops.aten
 _MOST_AXES = 6
 # Each part is an input of a concatenation.
 _MOST_PARTS = 16
+# A choice of values is stored as a matrix of at most this many.
+_LARGEST_CHOICE = 2**18
 
 
 def strided_slice(editor: ProgramEditor, node: Node) -> Node | None:
@@ -106,6 +108,30 @@ def expand(editor: ProgramEditor, node: Node) -> Node | None:
     return copied(
         editor, node, source, [1 if one == two else two for one, two in zip(sizes, result, strict=True)]
     )
+
+
+def index(editor: ProgramEditor, node: Node) -> Node | None:
+    """Values at constant places along an axis: a product with a matrix that has its ones there."""
+    source, places = operand(node), cast("list[Node | None]", node.args[1])
+    sizes, result = fixed_sizes(source), fixed_sizes(node)
+    axes = [axis for axis, place in enumerate(places) if place is not None]
+    chosen = editor.constant(places[axes[0]]) if len(axes) == 1 else None
+    if sizes is None or result is None or chosen is None or node.meta["val"].dtype != torch.float32:
+        return None
+    axis = axes[0]
+    if chosen.dim() != 1 or chosen.dtype != torch.int64 or sizes[axis] == -1:
+        return None
+    if len(chosen) * sizes[axis] > _LARGEST_CHOICE:
+        return None
+    choice = torch.nn.functional.one_hot(chosen % sizes[axis], sizes[axis]).float()
+    weight = editor.add_constant(f"{node.name}_choice", choice)
+    order = [*(other for other in range(len(sizes)) if other != axis), axis]
+    is_last = axis == len(sizes) - 1
+    if not is_last:
+        source = editor.insert(node, aten.permute.default, source, order)
+    value = editor.insert(node, aten.linear.default, source, weight)
+    back = [order.index(other) for other in range(len(sizes))]
+    return value if is_last else editor.insert(node, aten.permute.default, value, back)
 
 
 def nearest(editor: ProgramEditor, node: Node) -> Node | None:

@@ -27,6 +27,10 @@ def mean(editor: ProgramEditor, node: Node) -> Node | None:
         len(shape_of(source)) == 4 and axes == [2, 3] and node.args[2:] == (True,)
     ):
         return None
+    if axes == [0]:
+        result = _sum_of_slices(editor, node, source, 0)
+        share = result and editor.insert(node, aten.mul.Tensor, result, 1 / _count(source, axes))
+        return _shaped(editor, node, share)
     return _shaped(editor, node, insert_mean(editor, node, source, axes))
 
 
@@ -35,16 +39,22 @@ def total(editor: ProgramEditor, node: Node) -> Node | None:
     source, axes = operand(node), _axes(node)
     if node.kwargs.get("dtype") or fixed_sizes(source) is None or source.meta["val"].dtype != torch.float32:
         return None
-    if len(axes) == 1 and 1 < int(shape_of(source)[axes[0]]) <= _FEW and axes != [0]:
-        parts = [
-            editor.insert(node, aten.slice.Tensor, source, axes[0], index, index + 1)
-            for index in range(int(shape_of(source)[axes[0]]))
-        ]
-        result = parts[0]
-        for part in parts[1:]:
-            result = editor.insert(node, aten.add.Tensor, result, part)
-        return _shaped(editor, node, result)
-    return _shaped(editor, node, _insert_sum(editor, node, source, axes))
+    result = _sum_of_slices(editor, node, source, axes[0]) if len(axes) == 1 else None
+    return _shaped(editor, node, result or _insert_sum(editor, node, source, axes))
+
+
+def _sum_of_slices(editor: ProgramEditor, node: Node, source: Node, axis: int) -> Node | None:
+    """Insert the sum along an axis of few values, which stays with size 1."""
+    sizes = fixed_sizes(source)
+    if sizes is None or not 1 < sizes[axis] <= _FEW or source.meta["val"].dtype != torch.float32:
+        return None
+    parts = [
+        editor.insert(node, aten.slice.Tensor, source, axis, index, index + 1) for index in range(sizes[axis])
+    ]
+    result = parts[0]
+    for part in parts[1:]:
+        result = editor.insert(node, aten.add.Tensor, result, part)
+    return result
 
 
 def vector_norm(editor: ProgramEditor, node: Node) -> Node | None:

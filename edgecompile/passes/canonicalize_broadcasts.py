@@ -1,6 +1,8 @@
-"""Remove copies that only line up shapes; express stacks and `addcmul` in the operators that engines have."""
+"""Remove copies that only line up shapes; express what engines lack: other copies, stacks and `addcmul`."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch.export import ExportedProgram
@@ -14,6 +16,7 @@ from edgecompile.program import Reason
 
 aten = torch.ops.aten
 _EXPANDS = (aten.expand.default, aten.expand_as.default)
+_REPEATS = (aten.repeat.default, aten.repeat_interleave.self_int)
 _BROADCASTING = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor)
 
 
@@ -29,16 +32,22 @@ class CanonicalizeBroadcasts:
     Before: `stack([a (N, C), b (N, C)], 1) -> (N, 2, C)`
     After:  `cat([a.view(N, 1, C), b.view(N, 1, C)], 1)`
 
+    Before: `repeat(x (N, C), [1, 2])`, `repeat_interleave(x (N, C), 2, 1)`
+    After:  `x -> view (N, 1, C) -> expand (N, 2, C) -> view (N, 2C)`, and `(N, C, 1) -> (N, C, 2)`
+
     Before: `addcmul(a, b, c, value=v)`
     After:  `add(a, mul(mul(b, c), v))`
 
-    Declines when more than one size of a stack's result is dynamic: a view can infer one only.
+    Declines when more than one size of a stack's result is dynamic: a view can infer one only. Copies of a
+    value with more than one stay as they are.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program without needless copies."""
         editor = ProgramEditor(program)
         declined = []
+        for node in editor.calls(*_REPEATS):
+            _expand(editor, node)
         for node in editor.calls(*_EXPANDS):
             _shorten(editor, node)
         for node in editor.calls(aten.addcmul.default):
@@ -77,6 +86,36 @@ def _kept_or_static(node: Node, source: Node) -> list[int] | None:
     ):
         return None
     return [-1 if isinstance(after, torch.SymInt) else after for after, _ in pairs]
+
+
+def _expand(editor: ProgramEditor, node: Node) -> None:
+    """Rewrite copies as an axis of one, which is expanded, beside each axis that is copied."""
+    source = operand(node)
+    own, result = static_sizes(source), static_sizes(node)
+    given: Any = [*node.args[1:], node.kwargs.get("dim")]
+    if own is None or result is None or 0 in result:
+        return
+    if node.target is aten.repeat.default:
+        sizes = [*[1] * (len(result) - len(own)), *own]
+        copies, beside = list(given[0]), 0
+    elif isinstance(given[1], int) and isinstance(given[0], int):
+        sizes, copies, beside = own, [1] * len(own), 1
+        copies[given[1]] = given[0]
+    else:
+        return
+    apart: list[int] = []
+    expanded: list[int] = []
+    for size, count in zip(sizes, copies, strict=True):
+        if 1 in (size, count):
+            apart.append(size)
+            expanded.append(size * count)
+        else:
+            apart += [1, size] if beside == 0 else [size, 1]
+            expanded += [count, size] if beside == 0 else [size, count]
+    if apart != own:
+        source = insert_view(editor, node, source, apart)
+    copied = editor.insert(node, aten.expand.default, source, expanded)
+    editor.replace(node, copied if expanded == result else insert_view(editor, node, copied, result))
 
 
 def _broadcasts(user: Node, node: Node) -> bool:

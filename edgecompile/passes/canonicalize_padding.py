@@ -103,7 +103,7 @@ def _fold_into_maximum(editor: ProgramEditor, pool: Node) -> None:
         return
     if len(pool.args) > 3 or pool.kwargs:
         return  # with padding or dilation of its own
-    source, margins = operand(pad), cast("list[int]", [*cast("list[int]", pad.args[1]), 0, 0][:4])
+    source, margins = operand(pad), [*cast("list[int]", pad.args[1]), 0, 0][:4]
     value = cast("float", pad.args[2]) if len(pad.args) > 2 else 0.0
     sizes = (*shape_of(source)[2:], *margins)
     if value > torch.finfo(torch.float32).min or not all(

@@ -47,6 +47,17 @@ FORMS = {
         lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.linspace(-3, 3, 36).reshape(6, 6)),
     ),
     "matmul of four axes": (HEADS, lambda x: x @ x.transpose(-1, -2)),
+    "products that broadcast": (
+        HEADS,
+        lambda x: (x @ x[:, :1].mT) @ x[0, 0] + x[:, :1, :, :6] @ (x + x[:, :, :1] @ x.mT @ x),
+    ),
+    "products of other axes": (
+        HEADS,
+        lambda x: (
+            x.unsqueeze(3) @ x[:, :1].unsqueeze(4)
+            + (x[0, 0, :, :2].T @ x).mean((2, 3))[..., None, None, None]
+        ),
+    ),
     "matmul of two axes": ((6, 8), lambda x: x @ x.T),
     "softmax of channels": (PICTURE, lambda x: x.softmax(1)),
     "softmax of a convolution": (
@@ -57,6 +68,7 @@ FORMS = {
     "mean of tokens": (TOKENS, lambda x: x.mean(1)),
     "mean of the last axis": (TOKENS, lambda x: x.mean(-1)),
     "mean of height": (PICTURE, lambda x: x.mean(2, keepdim=True)),
+    "mean of the first axis": (TOKENS, lambda x: x.mean(0) + x.sum(0, keepdim=True)),
     "sum of two": ((1, 2, 3, 4), lambda x: x.sum(1)),
     "sum of many": (TOKENS, lambda x: x.sum((1, 2), keepdim=True)),
     "norm": (PICTURE, lambda x: torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True)),
@@ -69,6 +81,10 @@ FORMS = {
     "every other of seven": ((1, 2, 7, 7), lambda x: x[:, :, ::2, 1::2] - x[:, :, ::2, 1:6:2]),
     "every third": ((2, 3, 11), lambda x: x[..., ::3] - x[..., 1::3] + x[..., 0:10:3] * 2),
     "every third from the fourth": ((2, 3, 11), lambda x: x[..., 4::3] - x[..., 3:10:3]),
+    "values in another order": (
+        TOKENS,
+        lambda x: x[:, :, [3, 1, -1, 3, 0]] + x[:, [0, 5, 2, 2, 1, -3]].sum(-1)[..., None],
+    ),
     "roll": (PICTURE, lambda x: torch.roll(x, (1, -2), (2, 3))),
     "flip": (PICTURE, lambda x: x.flip(-1)),
     "expand": ((1, 1, 3), lambda x: torch.cat([x.expand(1, 4, 3), x], 1)),

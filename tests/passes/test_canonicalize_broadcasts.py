@@ -50,6 +50,31 @@ def test_addcmul_is_a_product_and_a_sum(value):
     assert "addcmul" not in operators(program)
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda _, x: x.repeat(1, 2, 1, 3), ["view", "expand", "view"]),
+        (lambda _, x: x.repeat(3, 1, 1, 1, 1), ["view", "expand"]),
+        (lambda _, x: x.repeat(2, 1, 1, 1), ["view", "expand", "view"]),
+        (lambda _, x: gated(x).repeat(1, 1, 2, 3), ["mean", "sigmoid", "expand"]),
+        (lambda _, x: x.repeat_interleave(2, 1), ["view", "expand", "view"]),
+        (lambda _, x: x.repeat_interleave(3, dim=-1), ["view", "expand", "view"]),
+        (lambda _, x: x.repeat_interleave(2, 0), ["view", "expand", "view"]),
+        (lambda _, x: gated(x).repeat_interleave(3, 2), ["mean", "sigmoid", "expand"]),
+    ],
+)
+def test_copies_are_expanded(function, expected, dynamic):
+    program = check_pass("canonicalize-broadcasts", Net(function), X, dynamic_batch=dynamic).program
+    kinds = ["view" if name == "reshape" else name for name in operators(program)]
+    assert kinds == expected
+
+
+@pytest.mark.parametrize("function", [lambda _, x: x.repeat_interleave(2), lambda _, x: x.repeat(0, 1, 1, 1)])
+def test_copies_that_stay(function):
+    check_pass("canonicalize-broadcasts", Net(function), X, rewrites=0)
+
+
 def square(_, x):
     rows = x.flatten(1)
     products = rows @ rows.permute(1, 0)
