@@ -10,6 +10,7 @@ from edgecompile.emitters._onnx_graph import (
     constant,
     dequantize,
     dequantized_grid,
+    grid_of,
     insert_after,
     insert_before,
     producer,
@@ -64,6 +65,31 @@ def _zero_pad_widths(pad: ir.Node) -> list[int] | None:
     if any(begins[:2] + ends[:2]) or min(begins + ends) < 0:  # batch and channels, or cropping
         return None
     return [*begins[2:], *ends[2:]]
+
+
+def pad_steps(graph: ir.Graph) -> None:
+    """Pad quantized values as integers: ONNX Runtime has a kernel for them, but fuses no Q/DQ pair into it.
+
+    Before: DQ -> Pad (value) -> Q, of one grid
+    After:  Pad (the value's step)
+    """
+    for node in list(graph):
+        mode = node.attributes.get("mode")
+        if node.op_type != "Pad" or (mode is not None and mode.as_string() != "constant"):
+            continue
+        quantize = sole_consumer(node.outputs[0])
+        before, after = dequantized_grid(node.inputs[0]), grid_of(quantize, "QuantizeLinear")
+        steps = source(producer(node.inputs[0]))
+        given = node.inputs[2] if len(node.inputs) > 2 else None
+        value = np.zeros(()) if given is None else constant(given)
+        if before is None or after is None or steps is None or value is None or len(node.inputs) > 3:
+            continue
+        if quantize is None or not before.per_tensor or not before.same_as(after):
+            continue
+        fill = np.array(before.step(float(value.item())), before.zero_point.dtype)
+        filling = add_constant(graph, f"{node.name}_step", fill)
+        padded = insert_before(quantize, "Pad", [steps, node.inputs[1], filling], f"{node.name}_steps")
+        quantize.outputs[0].replace_all_uses_with(padded)
 
 
 def pool_spatial_means(graph: ir.Graph) -> None:

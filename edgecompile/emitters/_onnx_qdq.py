@@ -25,7 +25,7 @@ from edgecompile.emitters._onnx_graph import (
     sole_consumer,
     source,
 )
-from edgecompile.emitters._onnx_operators import flatten_linears, fold_pads, pool_spatial_means
+from edgecompile.emitters._onnx_operators import flatten_linears, fold_pads, pad_steps, pool_spatial_means
 
 WeightDtype = Literal["int8", "uint8"]
 
@@ -46,6 +46,7 @@ def prepare_for_fusion(model: ir.Model, weight_dtype: WeightDtype) -> None:
         remove_requantizations,
         use_unsigned_activations,
         absorb_activations,
+        pad_steps,
         pool_spatial_means,
         flatten_linears,
         quantize_biases,

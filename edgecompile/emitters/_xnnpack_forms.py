@@ -30,11 +30,9 @@ from edgecompile.emitters._xnnpack_moves import (
     flip,
     index,
     nearest,
-    pad,
     pixel_shuffle,
     pixel_unshuffle,
     repeated,
-    roll,
     strided_slice,
 )
 from edgecompile.emitters._xnnpack_norms import group_norm, layer_norm, rms_norm
@@ -75,7 +73,6 @@ FORMS: dict[Any, Form] = {
     aten.avg_pool2d.default: average_pool,
     aten.avg_pool1d.default: average_pool_1d,
     aten.slice.Tensor: strided_slice,
-    aten.roll.default: roll,
     aten.flip.default: flip,
     aten.index.Tensor: index,
     aten.expand.default: expand,
@@ -86,7 +83,6 @@ FORMS: dict[Any, Form] = {
     aten._upsample_bilinear2d_aa.vec: resampled,
     aten._upsample_bicubic2d_aa.vec: resampled,
     aten.adaptive_avg_pool2d.default: resampled,
-    aten.pad.default: pad,
     aten.cat.default: repeated,
     aten.pixel_shuffle.default: pixel_shuffle,
     aten.pixel_unshuffle.default: pixel_unshuffle,

@@ -62,24 +62,6 @@ def _padded_with_zeros(editor: ProgramEditor, node: Node, source: Node, margins:
     return editor.insert(node, DEQUANTIZE, integers, *source.args[1:])
 
 
-def roll(editor: ProgramEditor, node: Node) -> Node | None:
-    """A cyclic shift: along each axis the two parts change places."""
-    shifts, axes = (cast("list[int]", item) for item in (*node.args[1:], [])[:2])
-    source = operand(node)
-    if fixed_sizes(source) is None or len(axes) != len(shifts) or not axes:
-        return None
-    for axis, shift in zip(axes, shifts, strict=True):
-        size = cast("int", shape_of(source)[axis])
-        cut = size - shift % size
-        if not isinstance(size, int) or cut == size:
-            continue
-        ends = [
-            editor.insert(node, aten.slice.Tensor, source, axis, *part) for part in ((cut, size), (0, cut))
-        ]
-        source = editor.insert(node, aten.cat.default, ends, axis % len(shape_of(node)))
-    return source
-
-
 def flip(editor: ProgramEditor, node: Node) -> Node | None:
     """Slices in reverse order, where they are few."""
     source, axes = operand(node), cast("list[int]", node.args[1])
@@ -150,36 +132,6 @@ def nearest(editor: ProgramEditor, node: Node) -> Node | None:
         return resampled(editor, node)
     apart = insert_view(editor, node, source, [batch, channels, height, 1, width, 1])
     return insert_view(editor, node, copied(editor, node, apart, [1, 1, 1, rows, 1, columns]), result)
-
-
-def pad(editor: ProgramEditor, node: Node) -> Node | None:
-    """Padding with what is inside: slices of it, before and after."""
-    mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
-    source, margins = operand(node), cast("list[int]", node.args[1])
-    sizes = fixed_sizes(source)
-    if (
-        mode not in ("reflect", "replicate")
-        or sizes is None
-        or min(margins) < 0
-        or max(margins) > _MOST_PARTS
-    ):
-        return None
-    for place in range(0, len(margins), 2):
-        axis = len(sizes) - 1 - place // 2
-        before, after = margins[place : place + 2]
-        if before or after:
-            source = _padded(editor, node, source, axis, (before, after), reflects=mode == "reflect")
-    return source
-
-
-def _padded(
-    editor: ProgramEditor, node: Node, source: Node, axis: int, margins: tuple[int, int], *, reflects: bool
-) -> Node:
-    size = cast("int", shape_of(source)[axis])
-    first = [(at if reflects else 0) for at in range(margins[0], 0, -1)]
-    last = [size - 1 - (at if reflects else 0) for at in range(1, margins[1] + 1)]
-    parts = [editor.insert(node, aten.slice.Tensor, source, axis, at, at + 1) for at in (*first, *last)]
-    return editor.insert(node, aten.cat.default, [*parts[: len(first)], source, *parts[len(first) :]], axis)
 
 
 def repeated(editor: ProgramEditor, node: Node) -> Node | None:

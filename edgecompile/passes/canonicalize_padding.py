@@ -8,10 +8,8 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from edgecompile.decline import decline
 from edgecompile.graph_edit import ProgramEditor, operand, per_axis, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.program import Reason
 
 aten = torch.ops.aten
 
@@ -38,22 +36,16 @@ class CanonicalizePadding:
     After:  `x -> cat([x, last column]) -> cat([., last row]) -> max_pool2d`: a window that reaches beyond an
     end holds that end, so its largest value stays; the same margins on all sides are the pooling's own
 
-    Declines when the padding reflects, replicates or wraps around: engines have constant padding only.
+    Declines when the padding reflects, replicates or wraps around: `concatenate-ends` is for that.
     Asymmetric padding stays a node of its own; emitters whose format allows it fold it further.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with canonical padding."""
         editor = ProgramEditor(program)
-        declined = []
         for node in editor.calls(aten.pad.default):
             mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
             if mode != "constant":
-                reason = Reason(
-                    f"its mode is {mode!r}, and engines have constant padding only",
-                    change="pad with zeros, as the padding of the convolution after it where there is one",
-                )
-                declined.append(decline(node, reason, what="pad"))
                 continue
             value = node.args[3] if len(node.args) > 3 else node.kwargs.get("value")
             new = editor.insert(node, aten.constant_pad_nd.default, node.args[0], node.args[1], value or 0.0)
@@ -65,7 +57,7 @@ class CanonicalizePadding:
         for node in editor.calls(aten.max_pool2d.default):
             _fold_into_maximum(editor, node)
         editor.graph.eliminate_dead_code()
-        return outcome(editor, declined)
+        return outcome(editor)
 
 
 def _fold_into_convolutions(editor: ProgramEditor, node: Node) -> None:

@@ -18,6 +18,8 @@ _CANONICAL = (aten.view.default, aten.reshape.default)
 _VIEWS = (
     *_CANONICAL,
     aten._unsafe_view.default,
+    aten.reshape_as.default,
+    aten.view_as.default,
     aten.flatten.using_ints,
     aten.unflatten.int,
     aten.squeeze.default,

@@ -284,3 +284,8 @@ _RULES: dict[Any, _Rule] = {
     aten.mean.dim: EdgeQuantizer.mean,
     aten.cat.default: EdgeQuantizer.concatenation,
 }
+
+
+def operators_with_rules() -> frozenset[Any]:
+    """Return the operators that are quantized where their inputs, arguments and readers allow it."""
+    return frozenset(_RULES)

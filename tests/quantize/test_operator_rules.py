@@ -95,20 +95,33 @@ RULES = {
         lambda h: F.max_pool2d(F.pad(h, (0, 1, 0, 1), value=-torch.inf), 3, 2),
     ),
     "assignment": (["slice", "tanh", "slice", "cat"], lambda h: h.slice_scatter(h[:, :2].tanh(), 1, 0, 2)),
+    "linear layers": (
+        ["permute", "linear", "permute"],
+        lambda h: F.linear(h.permute(0, 2, 3, 1), table(h[0, :, :4, 0].T)).permute(0, 3, 1, 2),
+    ),
+    "layers of one axis": (
+        ["reshape", "conv1d", "view"],
+        lambda h: F.conv1d(h.flatten(2), table(h[0, :, :4, :3]), padding=1).view(h.shape),
+    ),
+    "flip": (["flip"], lambda h: h.flip(3)),
     "expanded": (["slice", "expand"], lambda h: h[:, :, :1].expand(1, 4, 8, 8)),
 }  # fmt: skip
+
+
+def network(name):
+    """Return what a rule is for, between two convolutions."""
+    return Net(
+        lambda net, x: net.last(RULES[name][1](net.first(x))),
+        first=nn.Conv2d(4, 4, 3, padding=1),
+        last=nn.Conv2d(4, 5, 1),
+    )
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_engine_computes_it(name):
     torch.manual_seed(0)
-    expected, function = RULES[name]
-    net = Net(
-        lambda net, x: net.last(function(net.first(x))),
-        first=nn.Conv2d(4, 4, 3, padding=1),
-        last=nn.Conv2d(4, 5, 1),
-    )
-    checked = check_every_engine(net, *SHAPE)
+    expected, _ = RULES[name]
+    checked = check_every_engine(network(name), *SHAPE)
     found = kinds(checked.program)
     assert [kind for kind in found if kind != "conv2d"][: len(expected)] == expected
     assert checked.emitted["pte"].declined == ()
