@@ -93,13 +93,15 @@ def _outside(lines: Iterable[Line]) -> list[str]:
         if line["format"] == "pte" and not line["status"]:
             for reason, count in line["outside"].items():
                 found.setdefault(reason, []).append(f"{line['model']} ({count})")
-    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    ordered = sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))
     rows = [(*reason.split(": ", 1), ", ".join(sorted(names))) for reason, names in ordered]
     return _markdown(("operator outside the delegate", "why", "networks"), rows) if rows else []
 
 
 def _failures(lines: Iterable[Line]) -> list[str]:
-    failed = [line for line in lines if line["status"]]
+    failed = sorted(
+        (line for line in lines if line["status"]), key=lambda line: (line["model"], line["format"])
+    )
     rows = [(line["model"], line["format"], str(line["status"]), line["error"]) for line in failed]
     return _markdown(("network", "format", "exit status", "error"), rows) if rows else []
 

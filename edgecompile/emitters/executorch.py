@@ -41,7 +41,7 @@ from edgecompile.graph_edit import no_host_kernels, shape_of, user_input_names
 from edgecompile.program import Declined, QuantizedProgram
 
 if TYPE_CHECKING:
-    from executorch.exir import EdgeCompileConfig, EdgeProgramManager
+    from executorch.exir import EdgeCompileConfig, EdgeProgramManager, ExecutorchProgramManager
 
     from edgecompile.target import EmitSettings
 
@@ -61,20 +61,11 @@ class Executorch:
             LoweringFailedError: ExecuTorch has no kernel for an operator, or its lowering fails.
         """
         with _lowering():
-            from executorch.exir import ExecutorchBackendConfig
-            from executorch.exir.passes import MemoryPlanningPass
-
             edge, declined = _delegated_program(program, settings)
             graph_module = edge.exported_program().graph_module
             operators = _operators(graph_module)
             delegates = _delegates(graph_module)
-            # Inputs are planned at their largest size; those of a large batch stay the caller's.
-            planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
-            _keep_delegate_outputs(graph_module)
-            with deferred_code():
-                lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
-            data = bytes(lowered.buffer)
-        refuse_missing_kernels(lowered, graph_module)
+            data = bytes(_lowered(edge, program).buffer)
         return Emitted(
             format=Executorch.format,
             engine=Executorch.engine,
@@ -90,11 +81,12 @@ class Executorch:
         """Return what `emit` would say: everything is the same, but the delegate compiles nothing.
 
         Raises:
-            LoweringFailedError: ExecuTorch's lowering fails.
+            LoweringFailedError: ExecuTorch has no kernel for an operator, or its lowering fails.
         """
         with _lowering(), _delegate_that_compiles_nothing():
             edge, declined = _delegated_program(program, settings)
             delegates = _delegates(edge.exported_program().graph_module)
+            _lowered(edge, program)
         return Foreseen(delegates=dict(sorted(delegates.items())), declined=declined)
 
 
@@ -140,6 +132,25 @@ def _delegated_program(
         edge = _lower(exported, delegate=delegate, rules=rules)
     outside = outside_rows(edge.exported_program().graph_module, exported, reasons, delegate=delegate)
     return edge, (*in_float, *outside)
+
+
+def _lowered(edge: EdgeProgramManager, program: QuantizedProgram) -> ExecutorchProgramManager:
+    """Return what the artifact holds.
+
+    Raises:
+        LoweringFailedError: ExecuTorch has no kernel for an operator.
+    """
+    from executorch.exir import ExecutorchBackendConfig
+    from executorch.exir.passes import MemoryPlanningPass
+
+    graph_module = edge.exported_program().graph_module
+    # Inputs are planned at their largest size; those of a large batch stay the caller's.
+    planning = MemoryPlanningPass(alloc_graph_input=not _has_dynamic_input(program.exported))
+    _keep_delegate_outputs(graph_module)
+    with deferred_code():
+        lowered = edge.to_executorch(ExecutorchBackendConfig(memory_planning_pass=planning))
+    refuse_missing_kernels(lowered, graph_module)
+    return lowered
 
 
 def _prepared(program: QuantizedProgram) -> tuple[ExportedProgram, tuple[Declined, ...], list[Any] | None]:

@@ -271,15 +271,28 @@ _PYTHON_FORMS: dict[Any, str] = {
     operator.mul: "{} * {}",
     operator.floordiv: "{} // {}",
 }
+_KEEPS_THE_SCALE = Reason(
+    "the quantized kernel gives the output its input's scale, which wastes most of its range",
+    change="ship a format whose engine has a kernel for it: pte or onnx",
+)
+_IN_FLOAT_INSIDE = Reason(
+    "the quantized kernel computes in float inside",
+    change="use an activation that has an integer kernel: docs/quantization.md lists them",
+)
+_NOT_SHARED = Reason(
+    "the quantized kernel computes what no other engine's does, to the step",
+    change="resize by nearest neighbours, or pool to a size that divides the input's",
+)
 _FLOAT_REASONS = {
     "add": Reason(
         "QNNPACK's kernel takes no input whose scale is 256 times the output's, or less than 1/16384 of it",
         change="scale the layer before it, so that what is added has values of one size",
     ),
-    "mean": Reason(
-        "the quantized kernel gives the output its input's scale, which wastes most of its range",
-        change="ship a format whose engine has a kernel for it: pte or onnx",
-    ),
+    "mean": _KEEPS_THE_SCALE,
+    "gelu": _IN_FLOAT_INSIDE,
+    "softmax": _IN_FLOAT_INSIDE,
+    "upsample_bilinear2d": _NOT_SHARED,
+    "adaptive_avg_pool2d": _NOT_SHARED,
 }
 _NO_KERNEL = Reason(
     "PyTorch has no quantized kernel for it",

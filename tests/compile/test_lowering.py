@@ -300,7 +300,8 @@ def test_what_executorch_has_no_kernel_for_is_refused(function, shape, missing):
             return function(x)
 
     program = lowered_program(Model, shape, "fp32")
-    with pytest.raises(LoweringFailedError, match=f"no kernel for {missing}") as refused:
-        emitter.Executorch.emit(program, TARGET.emit["pte"])
-    assert refused.value.lines["where"].startswith("test_lowering.py:")
-    assert refused.value.exit_status == 3
+    for make in (emitter.Executorch.emit, emitter.Executorch.foresee):
+        with pytest.raises(LoweringFailedError, match=f"no kernel for {missing}") as refused:
+            make(program, TARGET.emit["pte"])
+        assert refused.value.lines["where"].startswith("test_lowering.py:")
+        assert refused.value.exit_status == 3

@@ -25,6 +25,7 @@ from edgecompile.toolchain import find_toolchain
 @pytest.fixture
 def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("EDGECOMPILE_CACHE", raising=False)
     return tmp_path / "cache/edgecompile"
 
 
