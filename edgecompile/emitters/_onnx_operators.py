@@ -84,7 +84,7 @@ def pad_steps(graph: ir.Graph) -> None:
         value = np.zeros(()) if given is None else constant(given)
         if before is None or after is None or steps is None or value is None or len(node.inputs) > 3:
             continue
-        if quantize is None or not before.per_tensor or not before.same_as(after):
+        if quantize is None or not before.same_as(after) or quantize.outputs[0].is_graph_output():
             continue
         fill = np.array(before.step(float(value.item())), before.zero_point.dtype)
         filling = add_constant(graph, f"{node.name}_step", fill)

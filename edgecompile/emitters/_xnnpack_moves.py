@@ -93,7 +93,10 @@ def expand(editor: ProgramEditor, node: Node) -> Node | None:
 
 
 def index(editor: ProgramEditor, node: Node) -> Node | None:
-    """Values at constant places along an axis: a product with a matrix that has its ones there."""
+    """Values at constant places along an axis: a product with a matrix that has its ones there.
+
+    The values are finite: infinity times the zeros beside it is no number.
+    """
     source, places = operand(node), cast("list[Node | None]", node.args[1])
     sizes, result = fixed_sizes(source), fixed_sizes(node)
     axes = [axis for axis, place in enumerate(places) if place is not None]

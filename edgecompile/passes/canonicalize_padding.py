@@ -95,13 +95,13 @@ def _fold_into_maximum(editor: ProgramEditor, pool: Node) -> None:
         return
     if len(pool.args) > 3 or pool.kwargs:
         return  # with padding or dilation of its own
-    source, margins = operand(pad), [*cast("list[int]", pad.args[1]), 0, 0][:4]
+    source, given = operand(pad), cast("list[int]", pad.args[1])
     value = cast("float", pad.args[2]) if len(pad.args) > 2 else 0.0
-    sizes = (*shape_of(source)[2:], *margins)
-    if value > torch.finfo(torch.float32).min or not all(
-        isinstance(size, int) and size >= 0 for size in sizes
-    ):
+    if value > torch.finfo(torch.float32).min or len(given) > 4:
         return
+    margins = [*given, 0, 0][:4]
+    if not all(isinstance(size, int) and size >= 0 for size in (*shape_of(source)[2:], *margins)):
+        return  # a dynamic size, or cropping
     kernel = per_axis(pool.args[1], 2)
     stride = per_axis(pool.args[2], 2) if len(pool.args) > 2 and pool.args[2] else kernel
     rows, columns = margins[2:], margins[:2]

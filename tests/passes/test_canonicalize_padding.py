@@ -106,6 +106,8 @@ def test_padding_before_a_maximum(margins, kernel, expected):
         least_padding((0, 3, 0, 0), 3, stride=1),  # the last window is padding alone
         least_padding((3, 0, 0, 0), 3, stride=1),
         least_padding((2, 3, 2, 3), 6, stride=1),  # five copies
+        least_padding((1, 1, 1, 1, 1, 1), 3),  # of channels too
+        least_padding((-1, 1, 0, 0), 3),
         Net(lambda _, x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2, 1)),
     ],
 )
