@@ -1,4 +1,4 @@
-"""Fold constant factors and offsets into the convolution or linear layer before them."""
+"""Fold constant factors and offsets into the convolution or linear layer before or after them."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ class FoldScales:
     Before: `x (N, L, C) -> linear(weight (K, C), bias) -> mul(scale (K)) -> add(shift)`
     After:  `x -> linear(weight * scale, bias * scale + shift)`
 
+    Before: `x (N, L, C) -> relu -> mul(scale (C)) -> add(shift (C)) -> linear(weight (K, C), bias)`
+    After:  `x -> relu -> linear(weight * scale, bias + sum(weight * shift))`
+
     Computed in float64 and rounded once.
 
-    Declines when the layer's value is used elsewhere too, or its weight or bias is computed.
+    Declines when the layer's value is used elsewhere too, or its weight or bias is computed; of a layer after
+    it also when something else reads what is multiplied or shifted, and when it is shifted and the layer pads
+    with zeros, which would have to be shifted too.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
@@ -34,15 +39,18 @@ class FoldScales:
         editor = ProgramEditor(program)
         declined = []
         for node in editor.calls(*_ARITHMETIC):
-            constant = _constant_operand(editor, node)
             layer = next((item for item in node.all_input_nodes if item.target in _FEATURES), None)
-            values = None if constant is None or layer is None else _by_feature(constant, node, layer)
+            values = None if layer is None else _by_feature(editor, node, layer)
             if layer is None or values is None:
                 continue
-            reason = _why_not(editor, node, layer)
+            reason = _why_not(editor, layer)
             if reason is None:
                 _fold(editor, node, layer, values)
             else:
+                declined.append(decline(node, reason, what=operator_name(node)))
+        for node in reversed(list(editor.calls(*_ARITHMETIC))):
+            reason = _fold_into_readers(editor, node)
+            if reason is not None:
                 declined.append(decline(node, reason, what=operator_name(node)))
         return outcome(editor, declined)
 
@@ -61,22 +69,33 @@ def _constant_operand(editor: ProgramEditor, node: Node) -> torch.Tensor | None:
     return None
 
 
-def _by_feature(constant: torch.Tensor, node: Node, layer: Node) -> torch.Tensor | None:
-    """Return a constant as one value a feature, (K,); None where it differs along another axis."""
+def _by_feature(editor: ProgramEditor, node: Node, layer: Node) -> torch.Tensor | None:
+    """Return what a node computes with as one value a feature, (K,); None where it is not that.
+
+    Args:
+        editor: Has the constants.
+        node: Has the shape of the layer's result, or of its input.
+        layer: Says which axis has the features.
+    """
+    constant = _constant_operand(editor, node)
     rank, axis = len(shape_of(layer)), _FEATURES[layer.target]
-    features = shape_of(layer)[axis]
-    if len(shape_of(node)) != rank or constant.dim() > rank or not isinstance(features, int):
+    if constant is None or len(shape_of(node)) != rank or constant.dim() > rank:
         return None
+    features = shape_of(node)[axis]
     aligned = constant.reshape([1] * (rank - constant.dim()) + list(constant.shape))
     others = [size for place, size in enumerate(aligned.shape) if place != axis % rank]
     if any(size != 1 for size in others) or aligned.shape[axis] not in (1, features):
         return None
-    return aligned.flatten().expand(features)
+    return aligned.flatten().expand(features) if isinstance(features, int) else None
 
 
-def _why_not(editor: ProgramEditor, node: Node, layer: Node) -> str | None:
+def _why_not(editor: ProgramEditor, layer: Node) -> str | None:
     if len(layer.users) > 1:
         return f"the value of {layer.name} is used elsewhere too"
+    return _why_not_its_weights(editor, layer)
+
+
+def _why_not_its_weights(editor: ProgramEditor, layer: Node) -> str | None:
     bias = layer.args[2] if len(layer.args) > 2 else None
     if editor.constant(layer.args[1]) is None or (bias is not None and editor.constant(bias) is None):
         return f"the weight or bias of {layer.name} is computed, not constant"
@@ -100,3 +119,53 @@ def _fold(editor: ProgramEditor, node: Node, layer: Node, values: torch.Tensor) 
         stored = editor.add_constant(f"{layer.name}_bias", bias.to(weight.dtype))
         layer.args = (*layer.args[:2], stored, *layer.args[3:])
     editor.replace(node, layer)
+
+
+def _fold_into_readers(editor: ProgramEditor, node: Node) -> str | None:
+    """Fold a factor or an offset into all layers that read it; return why not, None where none does."""
+    layers = [user for user in node.users if user.target in _FEATURES and user.args[0] is node]
+    if not layers:
+        return None
+    values = [_by_feature(editor, node, layer) for layer in layers]
+    if any(item is None for item in values):
+        return None
+    if len(layers) < len(node.users):
+        return "something else than layers reads it too"
+    scales = node.target in (aten.mul.Tensor, aten.div.Tensor)
+    for layer in layers:
+        if not scales and _pads(layer):
+            return f"{layer.name} pads it with zeros, which would have to be shifted too"
+        reason = _why_not_its_weights(editor, layer)
+        if reason is not None:
+            return reason
+    for layer, item in zip(layers, values, strict=True):
+        assert item is not None
+        _fold_into_input(editor, node, layer, item)
+    (source,) = (item for item in node.all_input_nodes if editor.constant(item) is None)
+    editor.replace(node, source)
+    return None
+
+
+def _pads(layer: Node) -> bool:
+    """Tell whether a layer reads zeros around its input."""
+    padding: Any = layer.args[4] if layer.target is not aten.linear.default and len(layer.args) > 4 else 0
+    return any(padding) if isinstance(padding, list | tuple) else padding != 0
+
+
+def _fold_into_input(editor: ProgramEditor, node: Node, layer: Node, values: torch.Tensor) -> None:
+    """Let a layer compute with what its input is multiplied or shifted by, (C,)."""
+    weight = editor.constant(layer.args[1])
+    assert weight is not None
+    groups = len(values) // weight.shape[1]
+    # (K, C / groups, 1, 1): each group of outputs reads its own channels.
+    beside = values.reshape(groups, 1, -1).expand(-1, len(weight) // groups, -1).flatten(0, 1)
+    beside = beside.reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
+    if node.target in (aten.mul.Tensor, aten.div.Tensor):
+        scaled = weight.double() * beside if node.target is aten.mul.Tensor else weight.double() / beside
+        layer.update_arg(1, editor.add_constant(f"{layer.name}_weight", scaled.to(weight.dtype)))
+        return
+    moved = (weight.double() * beside).flatten(1).sum(1)  # (K,)
+    old = editor.constant(layer.args[2]) if len(layer.args) > 2 else None
+    bias = (0 if old is None else old.double()) + (moved if node.target is aten.add.Tensor else -moved)
+    stored = editor.add_constant(f"{layer.name}_bias", bias.to(weight.dtype))
+    layer.args = (*layer.args[:2], stored, *layer.args[3:])

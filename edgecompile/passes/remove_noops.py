@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
@@ -49,6 +51,14 @@ _RESHAPES = (
     aten.repeat_interleave.self_int,
     aten.cat.default,
 )
+# The number that changes nothing, as the second operand, where torch puts it.
+_NEUTRAL: dict[Any, int] = {
+    aten.add.Tensor: 0,
+    aten.sub.Tensor: 0,
+    aten.mul.Tensor: 1,
+    aten.div.Tensor: 1,
+    aten.pow.Tensor_Scalar: 1,
+}
 _PADS = (aten.constant_pad_nd.default, aten.pad.default)
 
 
@@ -57,6 +67,9 @@ class RemoveNoops:
 
     Before: `x (N, C) -> dropout(0.5) -> view(N, C) -> linear`
     After:  `x (N, C) -> linear`
+
+    Before: `0 + x`, `x * 1`, `x / 1`
+    After:  `x`
 
     Declines when the operator's input is an input of the model and its value an output: an output must
     not alias an input.
@@ -109,9 +122,17 @@ def _is_noop(node: Node, source: Node) -> bool:
         return True
     if node.target in _DROPOUTS:
         return node.args[2] is False
+    if node.target in _NEUTRAL:
+        return _has_neutral(node) and source.meta["val"].dtype == node.meta["val"].dtype
     if node.target not in (*_RESHAPES, *_PADS):
         return False
     if node.target in _PADS:
         pads = node.args[1]
         return isinstance(pads, list | tuple) and all(pad == 0 for pad in pads)
     return source.meta["val"].dtype == node.meta["val"].dtype and same_shape(source, node)
+
+
+def _has_neutral(node: Node) -> bool:
+    number = node.args[1] if len(node.args) > 1 else None
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return is_number and number == _NEUTRAL[node.target]

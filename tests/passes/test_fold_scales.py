@@ -68,3 +68,47 @@ def test_declines_a_computed_weight():
     net = Net(lambda _, x: torch.nn.functional.linear(x, x[0, 0]) * 2)
     outcome = check_pass("fold-scales", net, X, rewrites=0)
     assert "computed, not constant" in reasons(outcome)
+
+
+@pytest.mark.parametrize(
+    ("function", "rewrites"),
+    [
+        (lambda net, x: net.conv(x.relu() * net.three), 1),
+        (lambda net, x: net.conv(net.three * x.relu() / 3), 2),
+        (lambda net, x: net.one(x.relu() * net.three + net.three), 2),
+        (lambda net, x: net.one(x.relu() - 1.5), 1),
+        (lambda net, x: net.grouped(x.repeat(1, 2, 1, 1).relu() / net.six - net.six), 2),
+        (lambda net, x: net.rows(x.relu() * net.row + net.row), 2),
+        (lambda net, x: net.conv(h := x.relu() * net.three) + net.other(h), 1),
+    ],
+)
+@pytest.mark.parametrize("bias", [False, True])
+def test_factors_and_offsets_before_layers(function, rewrites, bias):
+    net = Net(
+        function,
+        conv=nn.Conv2d(3, 4, 3, padding=1, bias=bias),
+        other=nn.Conv2d(3, 4, 5, padding=2, groups=1, bias=bias),
+        one=nn.Conv2d(3, 4, 2, stride=2, bias=bias),
+        grouped=nn.Conv2d(6, 4, 3, groups=2, bias=bias),
+        rows=nn.Linear(8, 5, bias=bias),
+        three=torch.rand(3, 1, 1) + 0.5,
+        six=torch.rand(6, 1, 1) + 0.5,
+        row=torch.rand(8) + 0.5,
+    )
+    program = check_pass("fold-scales", net, X, rewrites=rewrites).program
+    assert not {"mul", "div", "sub"} & set(operators(program))
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda net, x: net.conv(x.relu() + net.three), "pads it with zeros"),
+        (
+            lambda net, x: net.conv(h := x.relu() * net.three) + h[:, :1],
+            "something else than layers",
+        ),
+    ],
+)
+def test_declines_before_layers(function, expected):
+    net = Net(function, conv=nn.Conv2d(3, 4, 3, padding=1), three=torch.rand(3, 1, 1))
+    assert expected in reasons(check_pass("fold-scales", net, X, rewrites=0))

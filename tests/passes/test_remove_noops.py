@@ -35,6 +35,12 @@ X = torch.randn(2, 4, 6, 6)
         lambda _, x: x.repeat(1, 1, 1, 1),
         lambda _, x: torch.cat([x], 1),
         lambda _, x: x.repeat_interleave(1, 1),
+        lambda _, x: 0 + x,
+        lambda _, x: sum([x]),
+        lambda _, x: x - 0.0,
+        lambda _, x: 1 * x,
+        lambda _, x: x / 1,
+        lambda _, x: x**1,
     ],
 )
 def test_removes(function):
@@ -58,6 +64,9 @@ def test_removes_with_a_dynamic_batch():
         lambda _, x: x.flip(1),
         lambda _, x: x.repeat(1, 1, 1, 2),
         lambda _, x: x.repeat_interleave(2, 1),
+        lambda _, x: 1 - x,
+        lambda _, x: 1 / x,
+        lambda _, x: x**2,
     ],
 )
 def test_keeps_what_changes_something(function):
@@ -71,7 +80,7 @@ def test_keeps_dropout_in_training():
 
 
 def shuffle(_, x):
-    return torch.relu((x * 1).view(-1, 2, 2, 6, 6).transpose(1, 2).contiguous()).view(-1, 4, 6, 6)
+    return torch.relu((x * 2).view(-1, 2, 2, 6, 6).transpose(1, 2).contiguous()).view(-1, 4, 6, 6)
 
 
 @pytest.mark.parametrize("dynamic", [False, True])

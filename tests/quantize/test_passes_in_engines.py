@@ -47,6 +47,10 @@ PASSES = {
         {"fold-constants", "fold-scales"},
         lambda net, x: net.first(x) * (net.factors + 1) + net.positions * 2,
     ),
+    "factors and offsets before layers": (
+        {"fold-scales"},
+        lambda net, x: net.same(net.first(x).relu() * net.factors + 0.5).tanh() * 0.25 - 1,
+    ),
     "a product with constants": (
         {"recognize-linear"},
         lambda net, x: picture(tokens(net.first(x)) @ net.weight),
@@ -100,6 +104,7 @@ def made(name):
         first=nn.Conv2d(4, 4, 3, padding=1),
         last=nn.Conv2d(4, 5, 1),
         norm=norm(),
+        same=nn.Conv2d(4, 4, 1),
         factors=torch.linspace(0, 1, 4).reshape(1, 4, 1, 1),
         positions=torch.linspace(-1, 1, 256).reshape(SHAPE),
         weight=WEIGHT,
