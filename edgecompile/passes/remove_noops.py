@@ -135,4 +135,4 @@ def _is_noop(node: Node, source: Node) -> bool:
 def _has_neutral(node: Node) -> bool:
     number = node.args[1] if len(node.args) > 1 else None
     is_number = isinstance(number, int | float) and not isinstance(number, bool)
-    return is_number and number == _NEUTRAL[node.target]
+    return is_number and bool(number == _NEUTRAL[node.target])
