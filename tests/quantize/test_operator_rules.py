@@ -100,7 +100,7 @@ RULES = {
         lambda h: F.linear(h.permute(0, 2, 3, 1), table(h[0, :, :4, 0].T)).permute(0, 3, 1, 2),
     ),
     "layers of one axis": (
-        ["reshape", "conv1d", "view"],
+        ["view", "conv1d", "view"],
         lambda h: F.conv1d(h.flatten(2), table(h[0, :, :4, :3]), padding=1).view(h.shape),
     ),
     "flip": (["flip"], lambda h: h.flip(3)),
