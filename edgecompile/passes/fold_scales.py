@@ -15,6 +15,9 @@ from edgecompile.graph_pass import PassOutcome, outcome
 aten = torch.ops.aten
 
 _FEATURES: dict[Any, int] = {aten.conv1d.default: 1, aten.conv2d.default: 1, aten.linear.default: -1}
+# What of a factor: twice the input is twice the output. Of the others only where the factor is positive.
+_LINEAR = (aten.avg_pool2d.default,)
+_MONOTONE = (aten.relu.default, aten.max_pool2d.default)
 _ARITHMETIC = (aten.mul.Tensor, aten.div.Tensor, aten.add.Tensor, aten.sub.Tensor)
 
 
@@ -27,6 +30,7 @@ class FoldScales:
     Before: `x (N, L, C) -> relu -> mul(scale (C)) -> add(shift (C)) -> linear(weight (K, C), bias)`
     After:  `x -> relu -> linear(weight * scale, bias + sum(weight * shift))`
 
+    A factor goes past average pooling to the layers behind it, a positive one past relu and max pooling too.
     Computed in float64 and rounded once.
 
     Declines when the layer's value is used elsewhere too, or its weight or bias is computed; of a layer after
@@ -123,15 +127,16 @@ def _fold(editor: ProgramEditor, node: Node, layer: Node, values: torch.Tensor) 
 
 def _fold_into_readers(editor: ProgramEditor, node: Node) -> str | None:
     """Fold a factor or an offset into all layers that read it; return why not, None where none does."""
-    layers = [user for user in node.users if user.target in _FEATURES and user.args[0] is node]
-    if not layers:
+    constant, scales = _constant_operand(editor, node), node.target in (aten.mul.Tensor, aten.div.Tensor)
+    if constant is None:
         return None
+    past = (*_LINEAR, *_MONOTONE) if bool((constant > 0).all()) else _LINEAR
+    layers, is_read_elsewhere = _layers_behind(node, past if scales else ())
     values = [_by_feature(editor, node, layer) for layer in layers]
-    if any(item is None for item in values):
+    if not layers or any(item is None for item in values):
         return None
-    if len(layers) < len(node.users):
+    if is_read_elsewhere:
         return "something else than layers reads it too"
-    scales = node.target in (aten.mul.Tensor, aten.div.Tensor)
     for layer in layers:
         if not scales and _pads(layer):
             return f"{layer.name} pads it with zeros, which would have to be shifted too"
@@ -144,6 +149,21 @@ def _fold_into_readers(editor: ProgramEditor, node: Node) -> str | None:
     (source,) = (item for item in node.all_input_nodes if editor.constant(item) is None)
     editor.replace(node, source)
     return None
+
+
+def _layers_behind(node: Node, past: tuple[Any, ...]) -> tuple[list[Node], bool]:
+    """Return the layers that read a value, or what some operators make of it, and whether others do."""
+    layers, is_read_elsewhere = [], False
+    for user in node.users:
+        if user.target in _FEATURES and user.args[0] is node:
+            layers.append(user)
+        elif user.target in past:
+            behind, others = _layers_behind(user, past)
+            layers += behind
+            is_read_elsewhere = is_read_elsewhere or others
+        else:
+            is_read_elsewhere = True
+    return layers, is_read_elsewhere
 
 
 def _pads(layer: Node) -> bool:

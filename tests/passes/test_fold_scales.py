@@ -2,6 +2,7 @@ import pytest
 import torch
 from check_pass import Net, check_pass, operators, reasons
 from torch import nn
+from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 X = torch.randn(2, 3, 8, 8)
 CHANNELS = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
@@ -80,6 +81,9 @@ def test_declines_a_computed_weight():
         (lambda net, x: net.grouped(x.repeat(1, 2, 1, 1).relu() / net.six - net.six), 2),
         (lambda net, x: net.rows(x.relu() * net.row + net.row), 2),
         (lambda net, x: net.conv(h := x.relu() * net.three) + net.other(h), 1),
+        (lambda net, x: net.one((h := x.sin() * 1.5).relu()) + net.one(F.avg_pool2d(h, 3, 1, 1)), 1),
+        (lambda net, x: net.conv(F.avg_pool2d(x.sin() * net.minus, 2)), 1),
+        (lambda net, x: net.conv(F.max_pool2d(x.sin() * net.three, 2).relu()), 1),
     ],
 )
 @pytest.mark.parametrize("bias", [False, True])
@@ -92,6 +96,7 @@ def test_factors_and_offsets_before_layers(function, rewrites, bias):
         grouped=nn.Conv2d(6, 4, 3, groups=2, bias=bias),
         rows=nn.Linear(8, 5, bias=bias),
         three=torch.rand(3, 1, 1) + 0.5,
+        minus=-torch.rand(3, 1, 1),
         six=torch.rand(6, 1, 1) + 0.5,
         row=torch.rand(8) + 0.5,
     )
