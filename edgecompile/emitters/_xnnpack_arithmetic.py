@@ -48,6 +48,28 @@ def copied(editor: ProgramEditor, node: Node, source: Node, copies: list[int]) -
     return editor.insert(node, aten.mul.Tensor, source, ones)
 
 
+def copies_to(source: Node, sizes: list[int]) -> list[int] | None:
+    """Return how often a value is repeated along each axis to have these sizes, as an expand would.
+
+    None where it cannot have them: a batch of unknown size is not copied to.
+    """
+    own = fixed_sizes(source)
+    if own is None or len(own) > len(sizes):
+        return None
+    pairs = list(zip([1] * (len(sizes) - len(own)) + own, sizes, strict=True))
+    if any(one != other and (one != 1 or other == -1) for one, other in pairs):
+        return None
+    return [1 if one == other else other for one, other in pairs]
+
+
+def expanded(editor: ProgramEditor, node: Node, source: Node, copies: list[int]) -> Node:
+    """Insert what `copies_to` says, with axes of one before those that a value has."""
+    own = fixed_sizes(source) or []
+    if len(own) < len(copies):
+        source = insert_view(editor, node, source, [1] * (len(copies) - len(own)) + own)
+    return source if set(copies) <= {1} else copied(editor, node, source, copies)
+
+
 def softplus(editor: ProgramEditor, node: Node) -> Node | None:
     """Compute log(1 + exp(x))."""
     return _insert_softplus(editor, node) if len(node.args) == 1 and not node.kwargs else None

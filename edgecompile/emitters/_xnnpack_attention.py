@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_arithmetic import copied
+from edgecompile.emitters._xnnpack_arithmetic import copies_to, expanded
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.passes.canonicalize_views import are_fixed, fixed_sizes, insert_view
 
@@ -24,10 +24,10 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
     is_boolean = isinstance(mask, Node) and mask.meta["val"].dtype != torch.float32
     if given.get("dropout_p") or given.get("enable_gqa") or is_boolean or not are_fixed(query, key, value):
         return None
-    leading = (fixed_sizes(query) or [])[:-2]
-    if not all(_broadcasts(item, leading) for item in (key, value)):
+    operands = _with_leading(editor, node, (key, value), (fixed_sizes(query) or [])[:-2])
+    if operands is None:
         return None
-    key, value = (_broadcast(editor, node, item, leading) for item in (key, value))
+    key, value = operands
     if given.get("is_causal"):
         mask = _causal_mask(editor, node, query, key)
     width = shape_of(query)[-1]
@@ -60,35 +60,22 @@ def matmul(editor: ProgramEditor, node: Node) -> Node | None:
         left = insert_view(editor, node, left, [1, *_merged(rows[:-1]), rows[-1]])
         right = insert_view(editor, node, right, [1, *columns[-2:]])
         return insert_view(editor, node, editor.insert(node, aten.bmm.default, left, right), result)
-    if not all(_broadcasts(item, result[:-2]) for item in (left, right)):
-        return None
-    return _product(editor, node, *(_broadcast(editor, node, item, result[:-2]) for item in (left, right)))
+    operands = _with_leading(editor, node, (left, right), result[:-2])
+    return None if operands is None else _product(editor, node, *operands)
 
 
 def _merged(sizes: list[int]) -> list[int]:
     return [-1 if -1 in sizes else math.prod(sizes)]
 
 
-def _leading(item: Node, rank: int) -> list[int]:
-    own = (fixed_sizes(item) or [])[:-2]
-    return [*[1] * (rank - len(own)), *own]
-
-
-def _broadcasts(item: Node, leading: list[int]) -> bool:
-    """Tell whether an operand has these leading axes, or one value along them; a batch cannot be copied."""
-    own = _leading(item, len(leading))
-    return len(own) == len(leading) and all(
-        one == other or (one == 1 and other != -1) for one, other in zip(own, leading, strict=True)
-    )
-
-
-def _broadcast(editor: ProgramEditor, node: Node, item: Node, leading: list[int]) -> Node:
-    """Insert copies of an operand along the leading axes where it has one value, or none."""
-    own, matrix = _leading(item, len(leading)), (fixed_sizes(item) or [])[-2:]
-    if [*own, *matrix] != fixed_sizes(item):
-        item = insert_view(editor, node, item, [*own, *matrix])
-    copies = [1 if one == other else other for one, other in zip(own, leading, strict=True)]
-    return item if set(copies) <= {1} else copied(editor, node, item, [*copies, 1, 1])
+def _with_leading(
+    editor: ProgramEditor, node: Node, matrices: tuple[Node, Node], leading: list[int]
+) -> tuple[Node, Node] | None:
+    """Insert copies of two operands for these leading axes; None where one cannot have them."""
+    first, second = (copies_to(item, [*leading, *(fixed_sizes(item) or [])[-2:]]) for item in matrices)
+    if first is None or second is None:
+        return None
+    return expanded(editor, node, matrices[0], first), expanded(editor, node, matrices[1], second)
 
 
 def softmax(editor: ProgramEditor, node: Node) -> Node | None:

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch.fx import Node
 
-from edgecompile.emitters._xnnpack_arithmetic import copied
+from edgecompile.emitters._xnnpack_arithmetic import copied, copies_to, expanded
 from edgecompile.emitters._xnnpack_resampling import resampled
 from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.passes.canonicalize_views import fixed_sizes, insert_view
@@ -78,18 +78,13 @@ def flip(editor: ProgramEditor, node: Node) -> Node | None:
 
 def expand(editor: ProgramEditor, node: Node) -> Node | None:
     """Copies along the axes that had one value: a product with ones, which the delegate broadcasts."""
-    source = operand(node)
-    sizes, result = fixed_sizes(source), fixed_sizes(node)
-    if sizes is None or result is None or node.meta["val"].dtype != torch.float32:
+    result = fixed_sizes(node)
+    copies = None if result is None else copies_to(operand(node), result)
+    if copies is None or node.meta["val"].dtype != torch.float32:
         return None
-    if len(sizes) < len(result):
-        sizes = [*[1] * (len(result) - len(sizes)), *sizes]
-        source = insert_view(editor, node, source, sizes)
-    if sizes[0] != result[0] and result[0] == -1:
-        return None
-    return copied(
-        editor, node, source, [1 if one == two else two for one, two in zip(sizes, result, strict=True)]
-    )
+    value = expanded(editor, node, operand(node), copies)
+    # An output must not be an input.
+    return copied(editor, node, value, copies) if value is operand(node) else value
 
 
 def index(editor: ProgramEditor, node: Node) -> Node | None:

@@ -20,6 +20,7 @@ LINES = [json.loads(line) for line in (BENCHMARKS / "zoo_results.jsonl").read_te
 BUILT = [line for line in LINES if not line["status"]]
 # How QNNPACK says that it cannot: with these scales it has no integer kernel.
 BEYOND_ITS_SCALES = "QNNPACK's kernel takes no input whose scale is 256 times the output's"
+SCHEMAS = {schema.name for schema in torch._C._jit_get_all_schemas()}
 BETWEEN = "computes in float between dequantize and quantize"
 
 # Operators with a rule that compute between dequantize and quantize all the same, by the reason.
@@ -62,8 +63,7 @@ def has_quantized_kernel(operator):
     """Tell whether PyTorch has a kernel of quantized tensors, of this operator or one that it is made of."""
     names = [f"aten::{operator}", f"aten::_{operator}", f"aten::{operator}.dim"]
     is_registered = torch._C._dispatch_has_kernel_for_dispatch_key
-    known = {schema.name for schema in torch._C._jit_get_all_schemas()}
-    return f"quantized::{operator}" in known or any(
+    return f"quantized::{operator}" in SCHEMAS or any(
         torch._C._dispatch_has_kernel(name) and is_registered(name, "QuantizedCPU") for name in names
     )
 
