@@ -60,7 +60,7 @@ def _built(name: str, folder: Path, formats: tuple[str, ...], plain: bool) -> Pa
     options = Options(
         target=(TARGET,),
         format=formats,
-        calibration=f"{NETWORKS}:{name}__pictures",
+        calibration=f"{NETWORKS}:{name}__samples",
         output=str(folder),
         quantization=PLAIN if plain else {"calibration_samples": 4, "correction_samples": 4},
         jobs=1,

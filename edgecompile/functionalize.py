@@ -1,4 +1,4 @@
-"""Replace in-place operators (`relu_`, `add_`) by their functional twins, right after the capture."""
+"""Replace operators that write (`relu_`, `add_`) or are Python's (`&`) by ATen's, right after the capture."""
 
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ _HIDDEN_VIEWS = (
     aten.meshgrid.default,
     aten.meshgrid.indexing,
 )
+# What Python's own operators are captured as, and the names by which engines know them.
+_PYTHONS = {
+    getattr(getattr(aten, f"__{name}__"), kind): getattr(getattr(aten, f"bitwise_{name}"), kind)
+    for name in ("and", "or", "xor")
+    for kind in ("Tensor", "Scalar")
+}
 
 
 def remove_in_place_writes(exported: ExportedProgram) -> tuple[ExportedProgram, int]:
@@ -55,6 +61,8 @@ def remove_in_place_writes(exported: ExportedProgram) -> tuple[ExportedProgram, 
         exported = editor.finish().run_decompositions({})
         editor = ProgramEditor(exported)
         _restore_batchnorm(editor)
+    for node in editor.calls(*_PYTHONS):
+        editor.replace(node, editor.insert(node, _PYTHONS[node.target], *node.args))
     _return_user_outputs_only(exported, editor, names)
     return editor.finish(), len(writes)
 

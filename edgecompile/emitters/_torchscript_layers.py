@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from edgecompile.graph_edit import per_axis
-from edgecompile.quantize.layers import QuantizationParameters, QuantizedLayer, Weights
+from edgecompile.quantize.layers import BOUNDED, QuantizationParameters, QuantizedLayer, Weights
 
 if TYPE_CHECKING:
     from edgecompile.emitters.torchscript_lite import Printer
@@ -159,6 +159,10 @@ def _average_pool(printer: Printer, layer: QuantizedLayer) -> None:
 
 def _bounded(printer: Printer, layer: QuantizedLayer) -> None:
     """An activation whose quantized kernel has the output's scale and zero point built in."""
+    parameters = layer.output_parameters
+    if (parameters.scale, parameters.zero_point) != BOUNDED[layer.compute.target]:
+        printer.print_in_float(layer)
+        return
     printer.assign(layer.output.name, f"aten::{layer.kind}", _operand(printer, layer))
 
 

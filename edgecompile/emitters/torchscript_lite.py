@@ -283,7 +283,14 @@ _NOT_SHARED = Reason(
     "the quantized kernel computes what no other engine's does, to the step",
     change="resize by nearest neighbours, or pool to a size that divides the input's",
 )
+_OTHER_SCALE = Reason(
+    "its kernel has a scale of its own, and what it is concatenated with another",
+    change="concatenate it with values in the same bounds",
+)
 _FLOAT_REASONS = {
+    "sigmoid": _OTHER_SCALE,
+    "hardsigmoid": _OTHER_SCALE,
+    "tanh": _OTHER_SCALE,
     "add": Reason(
         "QNNPACK's kernel takes no input whose scale is 256 times the output's, or less than 1/16384 of it",
         change="scale the layer before it, so that what is added has values of one size",

@@ -6,7 +6,7 @@ leaves narrow what the engines can do; here a layer with its padding and its act
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from edgecompile.program import Reason
-from edgecompile.quantize.layers import CLAMPS, WEIGHTED
+from edgecompile.quantize.layers import BOUNDED, CLAMPS, WEIGHTED
 from edgecompile.quantize.observers import ActivationBounds, activation_observer, weight_observer
 from edgecompile.target import QuantizationSettings
 
@@ -44,12 +44,8 @@ _MOVES = (
 )
 # The integer kernels of these compare, average or clamp values of one scale.
 _COMPARISONS = (aten.max_pool2d.default, aten.avg_pool2d.default, *CLAMPS)
-# What these give lies within fixed bounds, for which QNNPACK's kernels have fixed scales and zero points.
-_BOUNDED: dict[Any, tuple[float, int]] = {
-    aten.sigmoid.default: (1 / 256, -128),
-    aten.hardsigmoid.default: (1 / 256, -128),
-    aten.tanh.default: (1 / 128, 0),
-}
+# These have the quantization parameters of what they read.
+_SHARING = frozenset((*_MOVES, *_COMPARISONS, aten.cat.default))
 _ACTIVATIONS = (aten.hardswish.default, aten.leaky_relu.default, aten.elu.default)
 
 
@@ -147,21 +143,20 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         return None
 
     def bounded(self, node: Node) -> str | None:
-        """An activation with values in fixed bounds: quantized where its input is."""
+        """An activation with values in fixed bounds: quantized where its input is.
+
+        It has the scale of its bounds, unless it shares one with values that have others.
+        """
         source = node.args[0]
         assert isinstance(source, Node)
         if not _is_quantized(source):
             return Reason("its input is in float", change="see what its input's row says")
-        scale, zero_point = _BOUNDED[node.target]
-        fixed = QuantizationSpec(
-            dtype=torch.int8,
-            quant_min=-128,
-            quant_max=127,
-            qscheme=torch.per_tensor_affine,
-            observer_or_fake_quant_ctr=ActivationBounds.with_args(scale=scale, zero_point=zero_point),
-        )
+        given = BOUNDED[node.target]
+        is_alone = _bounds_of(_sharing_with(node)) == {given}
         node.meta[_KEY] = QuantizationAnnotation(
-            input_qspec_map={source: self._activation}, output_qspec=fixed, _annotated=True
+            input_qspec_map={source: self._activation},
+            output_qspec=_bounded_spec(*given) if is_alone else self._activation,
+            _annotated=True,
         )
         return None
 
@@ -196,6 +191,11 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
 
     def concatenation(self, node: Node) -> str | None:
         """Concatenation: one set of quantization parameters for all inputs and the output."""
+        if _would_lose_bounded(node):
+            return Reason(
+                "it is an output that joins values of fixed bounds with others, whose scale would lose them",
+                change="return them as outputs of their own",
+            )
         sources = node.args[0]
         assert isinstance(sources, list | tuple)
         first = sources[0]
@@ -243,6 +243,52 @@ def is_foldable_padding(node: object) -> bool:
     return only_user is not None and only_user.target is aten.conv2d.default
 
 
+def _sharing_with(node: Node) -> set[Node]:
+    """Return the nodes whose values have one scale with a node's, itself too."""
+    return _reached(node, lambda item: (*_sources(item), *_readers(item)))
+
+
+def _sources(node: Node) -> list[Node]:
+    return node.all_input_nodes if _shares(node) else []
+
+
+def _readers(node: Node) -> list[Node]:
+    return [user for user in node.users if _shares(user)]
+
+
+def _shares(node: Node) -> bool:
+    is_concat = node.target is aten.cat.default
+    return _moves(node) and not (is_concat and _would_lose_bounded(node))
+
+
+def _would_lose_bounded(concat: Node) -> bool:
+    """Tell whether values of several bounds meet in a concatenation that only outputs read.
+
+    A probability beside the size of a box would be a step or two; and nothing computes with their integers.
+    """
+    bounds = _bounds_of(_reached(concat, lambda item: item.all_input_nodes if _moves(item) else []))
+    readers = _reached(concat, lambda item: item.users if _moves(item) else [])
+    return len(bounds) > 1 and all(item.op == "output" or _moves(item) for item in readers)
+
+
+def _moves(node: Node) -> bool:
+    return node.target in _SHARING
+
+
+def _reached(start: Node, near: Callable[[Node], Iterable[Node]]) -> set[Node]:
+    found, left = {start}, [start]
+    while left:
+        new = set(near(left.pop())) - found
+        found |= new
+        left += new
+    return found
+
+
+def _bounds_of(nodes: Iterable[Node]) -> set[tuple[float, int] | None]:
+    """Return the scales and zero points that the computing ones among nodes have; None for one of its own."""
+    return {BOUNDED.get(node.target) for node in nodes if not _moves(node)}
+
+
 def _is_quantized(node: Node) -> bool:
     annotation = node.meta.get(_KEY)
     return annotation is not None and annotation.output_qspec is not None
@@ -256,6 +302,16 @@ def _activation_spec(settings: QuantizationSettings) -> QuantizationSpec:
         quant_max=127,
         qscheme=torch.per_tensor_affine if affine else torch.per_tensor_symmetric,
         observer_or_fake_quant_ctr=activation_observer(settings),
+    )
+
+
+def _bounded_spec(scale: float, zero_point: int) -> QuantizationSpec:
+    return QuantizationSpec(
+        dtype=torch.int8,
+        quant_min=-128,
+        quant_max=127,
+        qscheme=torch.per_tensor_affine,
+        observer_or_fake_quant_ctr=ActivationBounds.with_args(scale=scale, zero_point=zero_point),
     )
 
 
@@ -279,7 +335,7 @@ _RULES: dict[Any, _Rule] = {
     **dict.fromkeys(_BINARY, EdgeQuantizer.binary),
     **dict.fromkeys(_MOVES, EdgeQuantizer.move),
     **dict.fromkeys(_COMPARISONS, EdgeQuantizer.comparison),
-    **dict.fromkeys(_BOUNDED, EdgeQuantizer.bounded),
+    **dict.fromkeys(BOUNDED, EdgeQuantizer.bounded),
     **dict.fromkeys(_ACTIVATIONS, EdgeQuantizer.activation),
     aten.mean.dim: EdgeQuantizer.mean,
     aten.cat.default: EdgeQuantizer.concatenation,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  registers quantized_decomposed
@@ -28,6 +29,12 @@ DEQUANTIZE_PER_CHANNEL = quantized_decomposed.dequantize_per_channel.default
 
 WEIGHTED = (aten.conv1d.default, aten.conv2d.default, aten.linear.default)
 CLAMPS = (aten.relu.default, aten.hardtanh.default)
+# What these give lies within bounds, for which QNNPACK's kernels have this scale and zero point.
+BOUNDED: dict[Any, tuple[float, int]] = {
+    aten.sigmoid.default: (1 / 256, -128),
+    aten.hardsigmoid.default: (1 / 256, -128),
+    aten.tanh.default: (1 / 128, 0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

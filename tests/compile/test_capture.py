@@ -124,6 +124,13 @@ def test_an_input_that_is_written(write):
     assert len(program.exported.graph_signature.output_specs) == 1
 
 
+def test_pythons_operators_have_names_that_engines_know(write):
+    program = captured(write("return (x > 0) & (x < 1), (x > 0) | (x < -1), (x > 0) ^ (x < 1)"))
+    x = torch.randn(2, 4)
+    assert all(map(torch.equal, run(program, x), ((x > 0) & (x < 1), (x > 0) | (x < -1), (x > 0) ^ (x < 1))))
+    assert not any("__" in node.name for node in program.exported.graph.nodes)
+
+
 def test_a_dynamic_batch(write):
     program = captured(write("return self.linear(x).relu_()", "torch.rand(1, 4)"), dynamic_batch=True)
     for batch in (1, 2, 7):

@@ -86,6 +86,37 @@ def test_a_concatenation_shares_one_set_of_parameters():
     assert len(cat.inputs) == 3
 
 
+def beside(values, *, read=True):
+    """Return a network that concatenates probabilities with other values, for a layer or as its output."""
+
+    def joined(net, x):
+        first = net.first(x)
+        both = torch.cat([first.sigmoid()[:, :, 2:], values(first)[:, :, 2:]], 1)
+        return net.last(both) if read else both
+
+    return quantized(Net(joined, first=nn.Conv2d(3, 4, 1), last=nn.Conv2d(8, 4, 1)), *SHAPE)
+
+
+def test_a_sigmoid_has_the_scale_of_what_it_is_concatenated_with():
+    layers = layers_of(beside(lambda x: x * x))
+    scale = layers["sigmoid"].output_parameters.scale
+    assert scale == layers["cat"].output_parameters.scale == layers["mul"].output_parameters.scale
+    assert scale > 2 / 256
+
+
+@pytest.mark.parametrize("values", [torch.sigmoid, F.hardsigmoid])
+def test_probabilities_alone_keep_the_scale_of_the_kernel(values):
+    layers = layers_of(beside(values))
+    assert layers["cat"].output_parameters.scale == layers["sigmoid"].output_parameters.scale == 1 / 256
+
+
+def test_an_output_that_joins_probabilities_with_others_stays_in_float():
+    program = beside(lambda x: x * x, read=False)
+    assert "cat" not in layers_of(program)
+    assert layers_of(program)["sigmoid"].output_parameters.scale == 1 / 256
+    assert any("joins values of fixed bounds" in reason for reason in in_float(program).values())
+
+
 @pytest.mark.parametrize(
     "function", [lambda _, x: F.max_pool2d(x, 2), lambda _, x: F.relu(x), lambda _, x: F.relu6(x)]
 )

@@ -54,6 +54,10 @@ RULES = {
         lambda h: F.pixel_unshuffle(F.pixel_shuffle(h, 2), 2),
     ),
     "concatenation": (["max_pool2d", "cat"], lambda h: torch.cat([h, F.max_pool2d(h, 3, 1, 1)], 1)[:, 2:6]),
+    "probabilities beside others": (
+        ["sigmoid", "tanh", "cat"],
+        lambda h: torch.cat([h.sigmoid(), h, h.tanh()], 1)[:, 2:6],
+    ),
     "split": (["slice", "slice", "add"], lambda h: torch.cat([sum(h.chunk(2, 1))] * 2, 1)),
     "shuffled channels": (
         ["view", "permute", "reshape"],
