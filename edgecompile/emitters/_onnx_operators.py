@@ -92,6 +92,32 @@ def pad_steps(graph: ir.Graph) -> None:
         quantize.outputs[0].replace_all_uses_with(padded)
 
 
+def zero_masked_weights(graph: ir.Graph) -> None:
+    """Give 0 the weight of what a boolean mask keeps from attention, also where it keeps nothing, as PyTorch does.
+
+    Before: Where (mask, 0, -3.4e38) -> Add (scores) -> Softmax -> IsNaN -> Where (0, weights)
+    After:  Where (mask, 0, -3.4e38) -> Add (scores) -> Softmax -> Where (mask, weights, 0)
+
+    With a least number that is not infinite torch.onnx's softmax is never NaN: where nothing is kept it
+    gives all the same weight.
+    """
+    for node in list(graph):
+        is_nan = producer(node.inputs[0]) if node.op_type == "Where" else None
+        if is_nan is None or is_nan.op_type != "IsNaN" or is_nan.inputs[0] is not node.inputs[2]:
+            continue
+        softmax = producer(node.inputs[2])
+        add = producer(softmax.inputs[0]) if softmax is not None and softmax.op_type == "Softmax" else None
+        before = [] if add is None or add.op_type != "Add" else map(producer, add.inputs)
+        for choice in before:
+            if choice is None or choice.op_type != "Where":
+                continue
+            kept, other = constant(choice.inputs[1]), constant(choice.inputs[2])
+            if kept is not None and other is not None and not kept.any() and (other < -1e30).all():
+                mask, zero, weights = choice.inputs[0], node.inputs[1], node.inputs[2]
+                for index, value in enumerate((mask, weights, zero)):
+                    node.replace_input_with(index, value)
+
+
 def pool_spatial_means(graph: ir.Graph) -> None:
     """Turn a quantized mean over all spatial axes into GlobalAveragePool, which has an integer kernel."""
     for node in list(graph):

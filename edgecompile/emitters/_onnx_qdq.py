@@ -25,7 +25,13 @@ from edgecompile.emitters._onnx_graph import (
     sole_consumer,
     source,
 )
-from edgecompile.emitters._onnx_operators import flatten_linears, fold_pads, pad_steps, pool_spatial_means
+from edgecompile.emitters._onnx_operators import (
+    flatten_linears,
+    fold_pads,
+    pad_steps,
+    pool_spatial_means,
+    zero_masked_weights,
+)
 
 WeightDtype = Literal["int8", "uint8"]
 
@@ -47,6 +53,7 @@ def prepare_for_fusion(model: ir.Model, weight_dtype: WeightDtype) -> None:
         use_unsigned_activations,
         absorb_activations,
         pad_steps,
+        zero_masked_weights,
         pool_spatial_means,
         flatten_linears,
         quantize_biases,

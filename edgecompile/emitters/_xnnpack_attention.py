@@ -13,6 +13,7 @@ from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.passes.canonicalize_views import are_fixed, fixed_sizes, insert_view
 
 aten = torch.ops.aten
+_FAR = 1e9  # from any score: beside it exp(score - 1e9) is 0
 
 
 def attention(editor: ProgramEditor, node: Node) -> Node | None:
@@ -21,8 +22,9 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
     given: dict[str, Any] = dict(zip(("attn_mask", "dropout_p", "is_causal"), node.args[3:], strict=False))
     given |= node.kwargs
     mask, scale = given.get("attn_mask"), given.get("scale")
-    is_boolean = isinstance(mask, Node) and mask.meta["val"].dtype != torch.float32
-    if given.get("dropout_p") or given.get("enable_gqa") or is_boolean or not are_fixed(query, key, value):
+    masks = {mask.meta["val"].dtype} if isinstance(mask, Node) else set()
+    is_other = bool(given.get("dropout_p") or given.get("enable_gqa") or masks - {torch.float32, torch.bool})
+    if is_other or not are_fixed(query, key, value):
         return None
     operands = _with_leading(editor, node, (key, value), (fixed_sizes(query) or [])[:-2])
     if operands is None:
@@ -35,9 +37,35 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
     rank = len(shape_of(key))
     turned = editor.insert(node, aten.permute.default, key, [*range(rank - 2), rank - 1, rank - 2])
     scores = _product(editor, node, editor.insert(node, aten.mul.Tensor, query, factor), turned)
+    kept = None
+    if masks == {torch.bool}:
+        kept, mask = _kept_and_added(editor, node, cast("Node", mask))
     if mask is not None:
         scores = editor.insert(node, aten.add.Tensor, scores, mask)
-    return _product(editor, node, _insert_softmax(editor, node, scores), value)
+    weights = _insert_softmax(editor, node, scores)
+    if kept is not None:
+        weights = editor.insert(node, aten.mul.Tensor, weights, kept)
+    return _product(editor, node, weights, value)
+
+
+def _kept_and_added(editor: ProgramEditor, node: Node, mask: Node) -> tuple[Node, Node]:
+    """Return a boolean mask as 1 and 0, to multiply weights with, and as 0 and -1e9, to add to scores.
+
+    What is not kept has weight 0 from the addition alone, but where nothing is: there attention gives 0.
+    """
+    value = editor.constant(mask)
+    if value is None:
+        kept = _inserted_once(editor, node, aten.to.dtype, mask, torch.float32)
+    else:
+        kept = editor.add_constant(f"{node.name}_kept", value.float())
+    shifted = _inserted_once(editor, node, aten.sub.Tensor, kept, 1.0)
+    return kept, _inserted_once(editor, node, aten.mul.Tensor, shifted, _FAR)
+
+
+def _inserted_once(editor: ProgramEditor, node: Node, target: Any, source: Node, argument: Any) -> Node:
+    """Insert an operator, or return the one that an earlier layer has for the same."""
+    same = (user for user in source.users if (user.target, user.args) == (target, (source, argument)))
+    return next(same, None) or editor.insert(node, target, source, argument)
 
 
 def _causal_mask(editor: ProgramEditor, node: Node, query: Node, key: Node) -> Node:

@@ -46,6 +46,10 @@ FORMS = {
         HEADS,
         lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.linspace(-3, 3, 36).reshape(6, 6)),
     ),
+    "attention with a mask of choices": (
+        HEADS,
+        lambda x: F.scaled_dot_product_attention(x, x, x, attn_mask=torch.ones(6, 6).tril(-1).bool()),
+    ),
     "matmul of four axes": (HEADS, lambda x: x @ x.transpose(-1, -2)),
     "products that broadcast": (
         HEADS,

@@ -262,6 +262,19 @@ def test_float_programs_are_emitted_with_names_and_folded_pads() -> None:
     torch.testing.assert_close(outputs, module(*inputs))
 
 
+def test_attention_that_keeps_nothing_gives_zero() -> None:
+    class Masked(nn.Module):
+        def forward(self, heads: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+            return F.scaled_dot_product_attention(heads, heads, heads, kept)
+
+    inputs = torch.randn(1, 2, 5, 4), torch.ones(1, 1, 5, 5).tril(-1).bool()
+    emitted = Onnx.emit(program_of(Masked(), inputs, precision="fp32"), settings())
+    assert "IsNaN" not in emitted.operators
+    (found,) = Onnxruntime.load(emitted.data, precise=False).run(inputs)
+    torch.testing.assert_close(found, Masked()(*inputs))
+    assert not found[:, :, 0].any()
+
+
 def test_the_artifact_holds_no_trace_of_the_build() -> None:
     artifact = units()[2]["int8"]
     model = onnx.load_from_string(artifact)

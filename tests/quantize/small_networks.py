@@ -208,6 +208,24 @@ class Bert(nn.Module):
         return self.head(torch.tanh(self.pooler(x[:, 0])))
 
 
+class Decoder(nn.Module):
+    """Attention to what came before and is no padding; padding comes first, and attends to nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(50, 32), nn.Linear(32, 3)
+        self.blocks = nn.ModuleList(nn.ModuleList([nn.Linear(32, 96), nn.Linear(32, 32)]) for _ in range(2))
+        self.register_buffer("before", torch.ones(12, 12).tril().bool())
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        x = self.words(tokens)
+        kept = (mask > 0)[:, None, None, :] & self.before
+        for project, out in self.blocks:
+            heads = project(x).view(-1, 12, 3, 4, 8).permute(2, 0, 3, 1, 4)
+            x = x + out(F.scaled_dot_product_attention(*heads, kept).transpose(1, 2).reshape(x.shape))
+        return self.head(x)
+
+
 class Spotter(nn.Module):
     """A keyword spotter: a convolution over (N, time, features), a recurrent layer, its last state."""
 
