@@ -9,7 +9,7 @@ Size = tuple[int, int, int]
 
 
 def textures(count: int, size: Size, generator: torch.Generator | None = None) -> list[torch.Tensor]:
-    """Return noise that has structure at several scales, as photos have: (1, *size) of mean 0, deviation 1."""
+    """Return noise with structure at several scales, as photos have: (1, *size), mean 0, deviation 1."""
     generator = generator or torch.Generator().manual_seed(1)
     found = []
     for _ in range(count):

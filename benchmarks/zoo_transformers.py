@@ -5,7 +5,8 @@ The sizes are small; the structure is the library's own, as is what it returns. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +25,7 @@ _SMALL = {
     "num_attention_heads": 4,
     "intermediate_size": 256,
     "max_position_embeddings": 128,
+    "initializer_range": 0.1,  # for these widths; the published ones are wider
 }
 _LENGTH = 32
 _PICTURE = (3, 64, 64)
@@ -87,7 +89,7 @@ class Network(NamedTuple):
 
     model: str
     config: str
-    sizes: dict[str, Any] = {}
+    sizes: Mapping[str, Any] = MappingProxyType({})
     reads: Callable[[torch.Generator], Sample] = text
 
 
@@ -240,7 +242,6 @@ NETWORKS = {
         },
         captioned,
     ),
-    "vilt": Network("ViltModel", "ViltConfig", {"image_size": 64}, captioned),
     # Sound.
     "ast": Network(
         "ASTForAudioClassification", "ASTConfig", {"max_length": 128, "num_mel_bins": 64}, spectrogram
@@ -277,7 +278,7 @@ def model(name: str) -> tuple[nn.Module, Sample]:
     row = NETWORKS[name]
     kind = _class(row.config)
     known = set(kind().to_dict())
-    config = kind(**{key: size for key, size in _SMALL.items() if key in known} | row.sizes)
+    config = kind(**{key: size for key, size in _SMALL.items() if key in known} | dict(row.sizes))
     torch.manual_seed(0)
     found = list(samples(name))
     return settled(_class(row.model)(config), found, name), row.reads(torch.Generator().manual_seed(0))

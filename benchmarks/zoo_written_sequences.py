@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +81,7 @@ class WaveNet(nn.Module):
 
 
 class TasNet(nn.Module):
-    """Two speakers from one sound: learnt frames, masks, and frames added up again (Luo and Mesgarani 2019)."""
+    """Two speakers from one sound: learnt frames, masks, frames added up again (Luo, Mesgarani 2019)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,7 +163,7 @@ class Demucs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         widths = (1, 8, 16)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.down = nn.ModuleList(
             nn.Sequential(nn.Conv1d(a, b, 8, 4), nn.ReLU(), nn.Conv1d(b, 2 * b, 1), nn.GLU(1))
             for a, b in pairs

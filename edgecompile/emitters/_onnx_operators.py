@@ -93,13 +93,13 @@ def pad_steps(graph: ir.Graph) -> None:
 
 
 def zero_masked_weights(graph: ir.Graph) -> None:
-    """Give 0 the weight of what a boolean mask keeps from attention, also where it keeps nothing, as PyTorch does.
+    """Give the weight 0 to what a boolean mask keeps from attention, also where it keeps nothing.
 
     Before: Where (mask, 0, -3.4e38) -> Add (scores) -> Softmax -> IsNaN -> Where (0, weights)
     After:  Where (mask, 0, -3.4e38) -> Add (scores) -> Softmax -> Where (mask, weights, 0)
 
     With a least number that is not infinite torch.onnx's softmax is never NaN: where nothing is kept it
-    gives all the same weight.
+    gives all the same weight, and PyTorch gives none.
     """
     for node in list(graph):
         is_nan = producer(node.inputs[0]) if node.op_type == "Where" else None

@@ -163,16 +163,3 @@ def _counted(
     padded = torch.nn.functional.pad(inside, [padding[1], padding[1], padding[0], padding[0]], value=margin)
     padded = torch.nn.functional.pad(padded, [0, beyond[1], 0, beyond[0]])
     return torch.nn.functional.conv2d(padded, torch.ones(1, 1, *kernel), stride=stride).round()
-
-
-def average_pool_1d(editor: ProgramEditor, node: Node) -> Node | None:
-    """Pooling along one axis is pooling of a picture with one row."""
-    sizes, result = fixed_sizes(operand(node)), fixed_sizes(node)
-    if sizes is None or result is None or len(sizes) != 3:
-        return None
-    arguments = [[1, *item] if isinstance(item, list) else item for item in node.args[1:]]
-    if len(arguments) > 2:
-        arguments[2] = [0, *cast("list[int]", node.args[3])]
-    picture = insert_view(editor, node, operand(node), [*sizes[:2], 1, sizes[2]])
-    pooled = editor.insert(node, aten.avg_pool2d.default, picture, *arguments)
-    return insert_view(editor, node, average_pool(editor, pooled) or pooled, result)

@@ -15,7 +15,6 @@ from torch.fx import Node
 
 from edgecompile.emitters._xnnpack_arithmetic import (
     average_pool,
-    average_pool_1d,
     elu,
     float_number,
     gelu,
@@ -36,10 +35,10 @@ from edgecompile.emitters._xnnpack_moves import (
     strided_slice,
 )
 from edgecompile.emitters._xnnpack_norms import group_norm, layer_norm, rms_norm
-from edgecompile.emitters._xnnpack_recurrent import gru, lstm
 from edgecompile.emitters._xnnpack_reductions import (
     largest,
     largest_alone,
+    log_softmax,
     mean,
     total,
     variance,
@@ -48,6 +47,7 @@ from edgecompile.emitters._xnnpack_reductions import (
 from edgecompile.emitters._xnnpack_resampling import resampled
 from edgecompile.graph_edit import ProgramEditor
 from edgecompile.passes.canonicalize_views import CanonicalizeViews
+from edgecompile.recurrence import LAYERS, unrolled
 
 aten = torch.ops.aten
 
@@ -60,9 +60,9 @@ FORMS: dict[Any, Form] = {
     aten.group_norm.default: group_norm,
     aten.scaled_dot_product_attention.default: attention,
     aten.matmul.default: matmul,
-    aten.gru.input: gru,
-    aten.lstm.input: lstm,
+    **dict.fromkeys(LAYERS, unrolled),
     aten.softmax.int: softmax,
+    aten.log_softmax.int: log_softmax,
     aten.mean.dim: mean,
     aten.sum.dim_IntList: total,
     aten.linalg_vector_norm.default: vector_norm,
@@ -71,7 +71,6 @@ FORMS: dict[Any, Form] = {
     aten.amax.default: largest,
     aten.max.dim: largest_alone,
     aten.avg_pool2d.default: average_pool,
-    aten.avg_pool1d.default: average_pool_1d,
     aten.slice.Tensor: strided_slice,
     aten.flip.default: flip,
     aten.index.Tensor: index,

@@ -134,6 +134,21 @@ def largest_alone(editor: ProgramEditor, node: Node) -> None:
         editor.graph.erase_node(values)
 
 
+def log_softmax(editor: ProgramEditor, node: Node) -> Node | None:
+    """Compute x - m - log(sum(exp(x - m))), where m is the largest: exp is at most 1."""
+    source, axis = operand(node), cast("int", node.args[1])
+    top = editor.insert(node, aten.amax.default, source, [axis], True)
+    largest_value = largest(editor, top)
+    if largest_value is None or node.args[2:] or node.kwargs.get("dtype"):
+        return None
+    shifted = editor.insert(node, aten.sub.Tensor, source, largest_value)
+    powers = editor.insert(node, aten.exp.default, shifted)
+    total_power = _insert_sum(editor, node, powers, [axis % len(shape_of(source))])
+    if total_power is None:
+        return None
+    return editor.insert(node, aten.sub.Tensor, shifted, editor.insert(node, aten.log.default, total_power))
+
+
 def _moved_last(
     editor: ProgramEditor, before: Node, source: Node, axes: Sequence[int]
 ) -> tuple[Node, list[int], int]:

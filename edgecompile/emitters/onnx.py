@@ -25,14 +25,18 @@ from edgecompile.emitters._onnx_weights import lower_weights
 from edgecompile.engines.onnxruntime import Onnxruntime
 from edgecompile.errors import LoweringFailedError
 from edgecompile.flat_signature import output_names
+from edgecompile.graph_edit import ProgramEditor, source_line
 from edgecompile.program import QuantizedProgram
 from edgecompile.quantize.dynamic_layers import with_float_activations
+from edgecompile.recurrence import MOST_STEPS, is_projected, unrolled
 from edgecompile.symbolic_sizes import expression_text, symbol_names
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from edgecompile.target import EmitSettings
+
+aten = torch.ops.aten
 
 
 class Onnx:
@@ -51,7 +55,7 @@ class Onnx:
         """
         is_dynamic = program.precision == "int8-dynamic"
         lowered = with_float_activations(program.exported) if is_dynamic else program.exported
-        exported = _export(lowered, settings.opset)
+        exported = _export(_without_projections(lowered), settings.opset)
         model = ir.from_proto(_simplify(exported))
         _name_nodes(model.graph)
         if program.precision not in ("int8", "fp32"):
@@ -76,6 +80,23 @@ class Onnx:
     @staticmethod
     def foresee(program: QuantizedProgram, settings: EmitSettings) -> None:
         """Return None: ONNX Runtime itself decides what it fuses, and wants the artifact for that."""
+
+
+def _without_projections(exported: ExportedProgram) -> ExportedProgram:
+    """Return the program with projected LSTMs step by step: torch.onnx drops the projection."""
+    editor = ProgramEditor(exported)
+    for node in editor.calls(aten.lstm.input):
+        if not is_projected(node):
+            continue
+        unrolled(editor, node)
+        if node.users:
+            raise LoweringFailedError(
+                "ONNX has no LSTM whose state is projected (proj_size)",
+                where=source_line(node),
+                hint=f"fix its sizes, to {MOST_STEPS} steps at most, or build without the format onnx.",
+            )
+        editor.graph.erase_node(node)
+    return editor.finish() if editor.rewrites else exported
 
 
 def _export(exported: ExportedProgram, opset: int) -> onnx.ModelProto:

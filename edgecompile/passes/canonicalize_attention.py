@@ -1,4 +1,4 @@
-"""Give scaled dot-product attention its four axes."""
+"""Give scaled dot-product attention its four axes, and take from it a mask that masks nothing."""
 
 from __future__ import annotations
 
@@ -31,13 +31,36 @@ class CanonicalizeAttention:
     Before: `scaled_dot_product_attention(q (N, A, H, L, E), k, v)`
     After:  `scaled_dot_product_attention(q.view(N * A, H, L, E), ...) -> view (N, A, H, L, E)`
 
+    Before: `scaled_dot_product_attention(q, k, v, attn_mask=<True everywhere>)`
+    After:  `scaled_dot_product_attention(q, k, v)`
+
     Declines when there are two axes, when more than one size is dynamic, and when five axes have a mask of
     more than two, or leading axes that differ.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with attention over four axes."""
-        return rewrite_calls(program, {aten.scaled_dot_product_attention.default: _with_four_axes})
+        return rewrite_calls(program, {aten.scaled_dot_product_attention.default: _canonical})
+
+
+def _canonical(editor: ProgramEditor, node: Node) -> Node | str | None:
+    result = _with_four_axes(editor, node)
+    return _without_mask(editor, node) if result is None else result
+
+
+def _mask(node: Node) -> Any:
+    return node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+
+
+def _without_mask(editor: ProgramEditor, node: Node) -> Node | None:
+    """Return attention without its mask if that keeps all, or adds 0."""
+    mask = editor.constant(_mask(node))
+    if mask is None or not ((mask == 0).all() if mask.is_floating_point() else mask.all()):
+        return None
+    keywords = {key: value for key, value in node.kwargs.items() if key != "attn_mask"}
+    arguments = [*node.args[:3], *((None, *node.args[4:]) if len(node.args) > 3 else ())]
+    target = aten.scaled_dot_product_attention.default
+    return editor.insert(node, target, *arguments, keywords=keywords)
 
 
 def _with_four_axes(editor: ProgramEditor, node: Node) -> Node | str | None:
@@ -45,7 +68,7 @@ def _with_four_axes(editor: ProgramEditor, node: Node) -> Node | str | None:
         return None
     sources = [operand(node, index) for index in range(3)]
     sizes = [static_sizes(item) for item in (*sources, node)]
-    mask: Any = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+    mask = _mask(node)
     masked = static_sizes(mask) if isinstance(mask, Node) else []
     fixed = [item for item in sizes if item is not None]
     if len(fixed) < len(sizes) or masked is None:

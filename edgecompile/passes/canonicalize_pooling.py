@@ -1,15 +1,22 @@
-"""Express global average pooling as a mean with keepdim, and adaptive pooling as what engines have."""
+"""Express pooling as what engines have: over two axes, with given windows, or a mean with keepdim."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, per_axis, reads_first_alone, shape_of
+from edgecompile.graph_edit import (
+    ProgramEditor,
+    operand,
+    operator_name,
+    per_axis,
+    reads_first_alone,
+    shape_of,
+)
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 from edgecompile.program import Reason
@@ -17,10 +24,20 @@ from edgecompile.program import Reason
 aten = torch.ops.aten
 
 _END = 2**63 - 1  # of an axis, however long
+# Pooling along one axis: what pools pictures alike, and what their one row has for each argument.
+_ALONG_ONE_AXIS: dict[Any, tuple[Any, tuple[int, ...]]] = {
+    aten.max_pool1d.default: (aten.max_pool2d.default, (1, 1, 0, 1)),
+    aten.avg_pool1d.default: (aten.avg_pool2d.default, (1, 1, 0)),
+    aten.adaptive_avg_pool1d.default: (aten.adaptive_avg_pool2d.default, (1,)),
+}
+_NO_BATCH = Reason("its input has no batch dimension", change="give the model inputs with a batch of 1")
 
 
 class CanonicalizePooling:
-    """Rewrite spatial means and adaptive pooling.
+    """Rewrite spatial means, adaptive pooling, and pooling along one axis.
+
+    Before: `max_pool1d(x (N, C, L), kernel 4, stride 2)`
+    After:  `x -> view (N, C, 1, L) -> max_pool2d(., kernel (1, 4), stride (1, 2)) -> view`
 
     Before: `mean(x (N, C, H, W), [-1, -2]) -> (N, C)`
     After:  `mean(x, [2, 3], keepdim=True) -> view (N, C)`
@@ -37,13 +54,18 @@ class CanonicalizePooling:
     Before: `avg_pool2d(x (N, C, 8, 8), kernel (1, 1), stride (2, 2))`
     After:  `x[:, :, ::2, ::2]`
 
-    Declines when adaptive pooling's output size does not divide its input size: its windows overlap.
+    Declines when adaptive pooling's output size does not divide its input size (its windows overlap), and
+    when the input has no batch dimension.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with canonical pooling."""
         editor = ProgramEditor(program)
         declined = []
+        for node in editor.calls(*_ALONG_ONE_AXIS):
+            reason = _replace_one_axis(editor, node)
+            if reason is not None:
+                declined.append(decline(node, reason, what=operator_name(node)))
         for node in editor.calls(aten.mean.dim):
             if _is_spatial_mean(node):
                 _keep_dimensions(editor, node)
@@ -60,6 +82,23 @@ class CanonicalizePooling:
                 _replace_by_slices(editor, node)
         editor.graph.eliminate_dead_code()
         return outcome(editor, declined)
+
+
+def _replace_one_axis(editor: ProgramEditor, node: Node) -> str | None:
+    given, result = static_sizes(operand(node)), static_sizes(node)
+    if given is None or result is None:
+        return Reason("more than one size is dynamic", change="fix all sizes but the batch")
+    if len(given) != 3:
+        return _NO_BATCH
+    target, row = _ALONG_ONE_AXIS[node.target]
+    arguments: list[Any] = list(node.args[1:])
+    for index, (own, argument) in enumerate(zip(row, arguments, strict=False)):
+        if argument != []:  # a stride that is the window
+            arguments[index] = [own, *per_axis(argument, 1)]
+    picture = insert_view(editor, node, operand(node), [*given[:2], 1, given[2]])
+    pooled = editor.insert(node, target, picture, *arguments)
+    editor.replace(node, insert_view(editor, node, pooled, result))
+    return None
 
 
 def _is_spatial_mean(node: Node) -> bool:
@@ -122,7 +161,7 @@ def _kernel(node: Node) -> list[int] | str:
     """Return the window that adaptive pooling comes down to, or why there is none."""
     source, wanted = operand(node), cast("list[int | None]", node.args[1])
     if len(shape_of(source)) != 4:
-        return Reason("its input has no batch dimension", change="give the model inputs with a batch of 1")
+        return _NO_BATCH
     given = shape_of(source)[2:]
     if not all(isinstance(size, int) for size in given):
         return Reason(

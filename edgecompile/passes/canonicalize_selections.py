@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Iterator
 from itertools import accumulate
@@ -40,6 +41,9 @@ class CanonicalizeSelections:
     Before: `x (N, 8, C) -> slice_scatter(y (N, 3, C), 1, 2, 5)`, what `x[:, 2:5] = y` is captured as
     After:  `cat(x -> slice(1, 0, 2), y, x -> slice(1, 5, 8))`
 
+    Before: `x (N, L) -> index([rows 0 to N - 1 (N, 1, 1), columns 0 to L - 1 (1, 1, L)])`, all in order
+    After:  `x -> view (N, 1, L)`
+
     Declines when the size along the axis is dynamic, when more than one size of the result is, when the parts
     are returned as they are, or when every few values are assigned to.
     """
@@ -60,7 +64,24 @@ class CanonicalizeSelections:
             reason = _replace_scatter(editor, node)
             if reason is not None:
                 declined.append(decline(node, reason, what=operator_name(node)))
+        for node in editor.calls(aten.index.Tensor):
+            if _picks_all_in_order(editor, node):
+                editor.replace(
+                    node, insert_view(editor, node, operand(node), cast("list[int]", list(shape_of(node))))
+                )
         return outcome(editor, declined)
+
+
+def _picks_all_in_order(editor: ProgramEditor, node: Node) -> bool:
+    """Tell whether constant places pick each value once, in the order in which they lie."""
+    sizes, places = shape_of(operand(node)), cast("list[Node | None]", node.args[1])
+    found = [None if place is None else editor.constant(place) for place in places]
+    is_known = all(value is not None or place is None for value, place in zip(found, places, strict=True))
+    if not is_known or not all(isinstance(size, int) for size in (*sizes, *shape_of(node))):
+        return False
+    count = math.prod(cast("tuple[int, ...]", sizes))
+    picked: torch.Tensor = aten.index.Tensor(torch.arange(count).view(sizes), found)
+    return torch.equal(picked.flatten(), torch.arange(count))
 
 
 def _why_not(node: Node) -> str | None:

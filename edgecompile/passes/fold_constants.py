@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -14,8 +15,19 @@ from edgecompile.graph_edit import ProgramEditor, operand, operator_name
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.program import Reason
 
+aten = torch.ops.aten
+
 # A folded constant larger than this may not be larger than its inputs: it is stored in every artifact.
 _LARGE_BYTES = 1 << 22
+# What these give depends on the shape of what they read alone.
+_LIKE = (
+    aten.zeros_like.default,
+    aten.ones_like.default,
+    aten.full_like.default,
+    aten.new_zeros.default,
+    aten.new_ones.default,
+    aten.new_full.default,
+)
 
 
 class FoldConstants:
@@ -27,6 +39,9 @@ class FoldConstants:
     Before: `table (64, 128) -> chunk(2, 1) -> [0], [1]`
     After:  constants (64, 64)
 
+    Before: `zeros_like(x (1, 8))`
+    After:  constant (1, 8)
+
     Declines when the value would be larger than 4 MB and than its inputs (an expanded table), or when the
     operator is random.
     """
@@ -37,10 +52,10 @@ class FoldConstants:
         declined = []
         for node in editor.calls():
             computed = operand(node) if node.target is operator.getitem else node
-            if any(editor.constant(source) is None for source in computed.all_input_nodes):
-                continue
             if not isinstance(node.meta.get("val"), torch.Tensor):
                 continue  # of several values, those that are read are folded
+            if any(_constant(editor, computed, source) is None for source in computed.all_input_nodes):
+                continue
             reason = _why_not(computed) or _fold(editor, node, computed)
             if reason is not None:
                 declined.append(decline(node, reason, what=operator_name(node)))
@@ -54,9 +69,24 @@ def _why_not(node: Node) -> str | None:
     return None
 
 
+def _constant(editor: ProgramEditor, node: Node, source: Node) -> torch.Tensor | None:
+    """Return the value of what a node reads; None where it is not known at compile time."""
+    value = source.meta.get("val")
+    if node.target in _LIKE and isinstance(value, torch.Tensor):
+        sizes = [*value.shape, *node.meta["val"].shape]
+        return torch.zeros((), dtype=value.dtype).expand(value.shape) if _are_numbers(sizes) else None
+    return editor.constant(source)
+
+
+def _are_numbers(sizes: Sequence[object]) -> bool:
+    return all(isinstance(size, int) for size in sizes)
+
+
 def _fold(editor: ProgramEditor, node: Node, computed: Node) -> str | None:
     """Replace a node by what is computed, or by a part of it; return why not where that is large."""
-    args, kwargs = map_arg((computed.args, computed.kwargs), editor.constant)
+    args, kwargs = map_arg(
+        (computed.args, computed.kwargs), lambda source: _constant(editor, computed, source)
+    )
     assert callable(computed.target)
     value: torch.Tensor = computed.target(*args, **kwargs)
     if node is not computed:

@@ -1,4 +1,4 @@
-"""Recognize layer norm and RMS norm that are written out, by what they compute."""
+"""Recognize layer norm and RMS norm that are written out, and instance norm as a group norm."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn import functional
 
-from edgecompile.graph_edit import ProgramEditor, shape_of
-from edgecompile.graph_pass import PassOutcome
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.graph_pass import PassOutcome, rewrite_calls
 from edgecompile.graph_region import evaluated, numbers_in, recognized, regions_before
+from edgecompile.program import Reason
 
 aten = torch.ops.aten
 
@@ -41,15 +42,36 @@ class RecognizeNorms:
     Before: `x * rsqrt(mean(x * x, -1) + eps) -> mul(weight)`
     After:  `rms_norm(x, [C], weight, eps)`
 
+    Before: `instance_norm(x (N, C, H, W), weight, bias, eps)`
+    After:  `group_norm(x, C, weight, bias, eps)`
+
     Whatever the parts are: what they compute is evaluated, and compared with both (Ba et al. 2016; Zhang and
     Sennrich 2019).
 
-    Declines when something else reads a part of it, or the axis has a dynamic size.
+    Declines when something else reads a part of it, or the axis has a dynamic size; and instance norms that
+    use running statistics.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with norms in one operator each."""
-        return recognized(program, _ENDS, _recognize)
+        instances = rewrite_calls(program, {aten.instance_norm.default: _as_groups})
+        found = recognized(instances.program, _ENDS, _recognize)
+        return PassOutcome(
+            program=found.program,
+            rewrites=instances.rewrites + found.rewrites,
+            declined=instances.declined + found.declined,
+        )
+
+
+def _as_groups(editor: ProgramEditor, node: Node) -> Node | str:
+    """Return an instance norm as a group norm with one channel a group (Ulyanov 2016; Wu and He 2018)."""
+    source, weight, bias, _, _, uses_input, _, eps = node.args[:8]
+    channels = shape_of(operand(node))[1]
+    if not uses_input or not isinstance(channels, int):
+        return Reason(
+            "it uses running statistics", change="use a batch norm, which is the same and can be folded"
+        )
+    return editor.insert(node, aten.group_norm.default, source, channels, weight, bias, eps)
 
 
 def _recognize(editor: ProgramEditor, node: Node) -> None:

@@ -29,6 +29,8 @@ FORMS = {
         PICTURE,
         lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,), WEIGHT).permute(0, 3, 1, 2),
     ),
+    "instance norm": (PICTURE, lambda x: F.instance_norm(x, weight=WEIGHT, bias=BIAS)),
+    "log softmax": (TOKENS, lambda x: F.log_softmax(20 * x, -1) + F.log_softmax(x, 1)),
     "rms norm": (TOKENS, lambda x: F.rms_norm(x, (8,), WEIGHT)),
     "group norm": (
         PICTURE,
@@ -143,7 +145,7 @@ FORMS = {
         lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False),
     ),
     "counted pooling in ceil mode": ((1, 3, 8, 6), lambda x: F.avg_pool2d(x, 3, 2, 1, ceil_mode=True)),
-    "pooling of one axis": ((2, 3, 8), lambda x: F.avg_pool1d(x, 2)),
+    "pooling of one axis": ((2, 3, 8), lambda x: F.avg_pool1d(x, 2) + F.max_pool1d(x, 3, 2, 1)),
     "parts": (TOKENS, lambda x: sum(part * (at + 1) for at, part in enumerate(x.chunk(4, -1)))),
     "unbind": ((1, 3, 2, 4), lambda x: x.unbind(1)[0] - x.unbind(1)[2]),
 }
@@ -155,6 +157,9 @@ RECURRENT = {
     "gru of two layers": lambda: nn.GRU(8, 5, num_layers=2, batch_first=True),
     "lstm in both directions": lambda: nn.LSTM(8, 5, num_layers=2, bidirectional=True, batch_first=True),
     "time first": lambda: nn.GRU(8, 5, bidirectional=True),
+    "plain": lambda: nn.RNN(8, 5, num_layers=2, batch_first=True),
+    "plain in both directions": lambda: nn.RNN(8, 5, nonlinearity="relu", bidirectional=True),
+    "lstm with a projection": lambda: nn.LSTM(8, 5, num_layers=2, proj_size=3, batch_first=True),
     "without biases": lambda: nn.LSTM(8, 5, bias=False, batch_first=True),
 }
 

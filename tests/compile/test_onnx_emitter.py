@@ -348,3 +348,26 @@ def test_the_engine_says_in_a_line_what_failed() -> None:
         session.run([])
     with pytest.raises(EngineFailedError, match="run"):
         session.run([torch.zeros(1, 2, 3, 4)])
+
+
+class Projected(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(6, 5, proj_size=3, batch_first=True)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.lstm(frames)[0]
+        return found
+
+
+def test_an_lstm_with_a_projection_is_written_step_by_step() -> None:
+    torch.manual_seed(0)
+    module, inputs = Projected(), (torch.randn(2, 7, 6),)
+    emitted = Onnx.emit(program_of(module, inputs, precision="fp32"), settings())
+    assert "LSTM" not in emitted.operators
+    torch.testing.assert_close(Onnxruntime.load(emitted.data, precise=False).run(inputs)[0], module(*inputs))
+
+
+def test_a_long_lstm_with_a_projection_is_refused() -> None:
+    with pytest.raises(LoweringFailedError, match="proj_size"):
+        Onnx.emit(program_of(Projected(), (torch.randn(2, 300, 6),), precision="fp32"), settings())

@@ -55,3 +55,19 @@ def test_declines_masks_for_five_axes():
 def test_declines_two_axes():
     net = Net(lambda _, x: F.scaled_dot_product_attention(x[0], x[0], x[0]))
     assert "two axes" in reasons(check_pass("canonicalize-attention", net, X, rewrites=0))
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.ones(6, 6, dtype=torch.bool), torch.zeros(6, 6), torch.ones(1, 1, 1, 6, dtype=torch.bool)]
+)
+def test_a_mask_that_masks_nothing_is_dropped(mask):
+    net = Net(lambda net, x: F.scaled_dot_product_attention(*[x.view(-1, 1, 6, 8)] * 3, net.mask), mask=mask)
+    program = check_pass("canonicalize-attention", net, X, rewrites=1).program
+    (node,) = (node for node in program.graph.nodes if ATTENTION in str(node.target))
+    assert len(node.all_input_nodes) == 1
+
+
+@pytest.mark.parametrize("mask", [torch.ones(6, 6).tril().bool(), torch.ones(6, 6)])
+def test_a_mask_that_changes_something_stays(mask):
+    net = Net(lambda net, x: F.scaled_dot_product_attention(*[x.view(-1, 1, 6, 8)] * 3, net.mask), mask=mask)
+    check_pass("canonicalize-attention", net, X, rewrites=0)

@@ -90,3 +90,32 @@ def test_windows_of_one_value_side_by_side_are_nothing():
     net = Net(lambda _, x: F.avg_pool2d(x * 2, 1) + F.max_pool2d(x, 3, 1, 1))
     program = check_pass("canonicalize-pooling", net, X, rewrites=1).program
     assert operators(program) == ["mul", "max_pool2d", "add"]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("function", "operator", "arguments"),
+    [
+        (lambda x: F.max_pool1d(x, 3, 2, 1), "max_pool2d", ([1, 3], [1, 2], [0, 1])),
+        (lambda x: F.max_pool1d(x, 2, 1, 0, 3), "max_pool2d", ([1, 2], [1, 1], [0, 0], [1, 3])),
+        (lambda x: F.avg_pool1d(x, 2), "avg_pool2d", ([1, 2],)),
+        (
+            lambda x: F.avg_pool1d(x, 3, 1, 1, True, False),
+            "avg_pool2d",
+            ([1, 3], [1, 1], [0, 1], True, False),
+        ),
+        (lambda x: F.adaptive_avg_pool1d(x, 4), "avg_pool2d", ([1, 16], [1, 16])),
+        (lambda x: F.adaptive_avg_pool1d(x, 1), "mean", ([2, 3], True)),
+    ],
+)
+def test_pooling_along_one_axis_is_pooling_of_one_row(function, operator, arguments, dynamic):
+    net = Net(lambda _, x: function(x.flatten(2)))
+    program = check_pass("canonicalize-pooling", net, X, dynamic_batch=dynamic).program
+    ((_, *found),) = calls(program, operator)
+    assert tuple(found[: len(arguments)]) == arguments
+    assert not any("1d" in name for name in operators(program))
+
+
+def test_declines_one_axis_without_batch():
+    outcome = check_pass("canonicalize-pooling", Net(lambda _, x: F.max_pool1d(x[0, 0], 2)), X, rewrites=0)
+    assert "no batch dimension" in reasons(outcome)

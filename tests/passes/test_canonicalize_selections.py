@@ -89,3 +89,23 @@ def test_assignments_inside_each_other():
 def test_declines_every_other_value():
     outcome = check_pass("canonicalize-selections", assigned(..., slice(None, None, 2)), X)
     assert "every few values" in reasons(outcome)
+
+
+ROWS, COLUMNS = torch.arange(2)[:, None, None], torch.arange(6)[None, :, None]
+
+
+def test_picking_all_in_order_is_a_view():
+    net = Net(lambda net, x: x[net.rows, net.columns], rows=ROWS, columns=COLUMNS)
+    program = check_pass("canonicalize-selections", net, X, rewrites=1).program
+    assert operators(program) == ["view"]
+
+
+def test_picking_all_in_another_order_stays():
+    net = Net(lambda net, x: x[net.rows, :, net.columns[..., :4, :]], rows=ROWS, columns=COLUMNS)
+    assert "index" in operators(check_pass("canonicalize-selections", net, X, rewrites=0).program)
+
+
+@pytest.mark.parametrize("places", [torch.tensor([1, 0]), torch.tensor([0]), torch.tensor([0, 1, 1])])
+def test_picking_others_stays(places):
+    net = Net(lambda net, x: x[net.places], places=places)
+    assert operators(check_pass("canonicalize-selections", net, X, rewrites=0).program) == ["index"]

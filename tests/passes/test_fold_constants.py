@@ -55,3 +55,16 @@ def test_parts_of_a_constant():
         lambda net, x: x * net.table.chunk(2, 1)[1] + net.table.sort(0)[0][:, :4], table=torch.rand(4, 8)
     )
     assert operators(check_pass("fold-constants", net, X).program) == ["mul", "add"]
+
+
+def test_what_depends_on_a_shape_alone():
+    net = Net(
+        lambda _, x: (x + torch.zeros_like(x), x.new_zeros(3, 1, 4), torch.full_like(x[:, :1], 2.0) + x)
+    )
+    program = check_pass("fold-constants", net, X).program
+    assert not {"zeros_like", "new_zeros", "full_like"} & set(operators(program))
+
+
+def test_what_depends_on_a_dynamic_shape_stays():
+    net = Net(lambda _, x: x + torch.ones_like(x))
+    assert "ones_like" in operators(check_pass("fold-constants", net, X, dynamic_batch=True).program)

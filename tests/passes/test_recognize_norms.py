@@ -1,6 +1,6 @@
 import pytest
 import torch
-from check_pass import Net, calls, check_pass, operators
+from check_pass import Net, calls, check_pass, operators, reasons
 from torch import nn
 
 X = torch.randn(2, 5, 8) + 0.3
@@ -63,3 +63,18 @@ def test_declines_parts_that_are_read_elsewhere():
         return x * scale + scale
 
     check_pass("recognize-norms", Net(function), X, rewrites=0)
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("affine", [False, True])
+def test_an_instance_norm_is_a_group_norm(affine, dynamic):
+    layer = nn.InstanceNorm2d(3, affine=affine, eps=1e-3)
+    x = torch.randn(2, 3, 4, 5)
+    program = check_pass("recognize-norms", layer, x, dynamic_batch=dynamic, rewrites=1).program
+    assert operators(program) == ["group_norm"]
+
+
+def test_declines_running_statistics():
+    layer = nn.InstanceNorm2d(3, track_running_stats=True).eval()
+    outcome = check_pass("recognize-norms", layer, torch.randn(2, 3, 4, 5), rewrites=0)
+    assert "running statistics" in reasons(outcome)

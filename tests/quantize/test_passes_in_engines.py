@@ -84,6 +84,12 @@ PASSES = {
         {"convolve-transposed"},
         lambda net, x: F.conv_transpose2d(net.first(x), net.kernel, stride=2, padding=1),
     ),
+    "a recurrent cell": (
+        {"unroll-cells"},
+        lambda net, x: net.cell(net.first(x).flatten(1)[:, :32], x.flatten(1)[:, :8])[..., None, None].expand(
+            1, 8, 8, 8
+        )[:, :4],
+    ),
     "windows": (
         {"convolve-windows"},
         lambda net, x: F.unfold(net.first(x), 3, 1, 1).view(1, 36, 8, 8)[:, 8:12],
@@ -108,6 +114,7 @@ def made(name):
         factors=torch.linspace(0, 1, 4).reshape(1, 4, 1, 1),
         positions=torch.linspace(-1, 1, 256).reshape(SHAPE),
         weight=WEIGHT,
+        cell=nn.GRUCell(32, 8),
         kernel=torch.linspace(-1, 1, 256).reshape(4, 4, 4, 4),
     ).eval()
 
