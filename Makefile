@@ -31,7 +31,7 @@ test: $(READY) $(SYSTEM) ## run the tests (two processes)
 test-slow: $(READY) $(SYSTEM) $(KOTLIN) ## run the tests that take minutes
 	$(PYTEST) -m slow
 
-zoo: $(READY) $(ZOO) ## build some 190 networks in every format (hours; goes on where it was), and print the table
+zoo: $(READY) $(ZOO) ## build some 290 networks in every format (hours; goes on where it was), and print the table
 	OMP_NUM_THREADS=1 EDGECOMPILE_ZOO=$(CURDIR)/$(ZOO) $(BIN)/python benchmarks/zoo.py --output build/zoo
 	@$(BIN)/python benchmarks/zoo.py --output build/zoo --table
 
@@ -92,7 +92,7 @@ $(KOTLIN): | $(READY) $(SYSTEM)
 	  echo 'note: no npm or no java: tests that need a Kotlin or TypeScript compiler are skipped' >&2; \
 	fi
 
-# Beside the packages of the product, not among them: nothing of it may depend on timm.
+# Beside the packages of the product, not among them: nothing of it may depend on them.
 $(ZOO): benchmarks/zoo_requirements.txt | $(READY)
 	$(BIN)/python -m pip install -q --no-deps --upgrade --target $@ -r $<
 	@touch $@

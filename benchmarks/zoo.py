@@ -1,12 +1,12 @@
-"""What becomes of the zoo: builds many networks of timm in INT8 for every format, and says what came of each.
+"""What becomes of the zoo: builds many networks in INT8 for every format, and says what came of each.
 
     python benchmarks/zoo.py --output FOLDER [--jobs 2] [NAME ...]
     python benchmarks/zoo.py --output FOLDER --table > docs/zoo-table.md
     python benchmarks/zoo.py --output FOLDER --summary > benchmarks/zoo_results.jsonl
 
-Builds the networks of `benchmarks/zoo_models.txt`, or those named. FOLDER/zoo.jsonl gets one line for each
+Builds the networks of `zoo_networks.py`, or those named. FOLDER/zoo.jsonl gets one line for each
 network and format; what has a line there is not built again, so an interrupted run goes on where it was.
-`make zoo` installs timm and runs it.
+`make zoo` installs timm and transformers, and runs it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from zoo_networks import listed
 from zoo_table import FORMATS, decibels, summary, table
 
 HERE = Path(__file__).parent
-LIST = HERE / "zoo_models.txt"
 
 
 def main() -> None:
@@ -57,13 +57,6 @@ def main() -> None:
                 file.writelines(json.dumps(line) + "\n" for line in found)
             for line in found:
                 print(_described(line), flush=True)
-
-
-def listed() -> list[str]:
-    """Return the names in the list."""
-    return [
-        line.split("#")[0].strip() for line in LIST.read_text().splitlines() if line.split("#")[0].strip()
-    ]
 
 
 def _described(line: dict[str, Any]) -> str:

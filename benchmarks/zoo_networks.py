@@ -11,8 +11,8 @@ from typing import Any
 import zoo_timm
 import zoo_transformers
 import zoo_written
+from zoo_table import source_of
 
-# Where definitions are from, by what names begin with; those of timm have timm's own names.
 _SOURCES: dict[str, ModuleType] = {"transformers": zoo_transformers, "written": zoo_written}
 _LIST = Path(__file__).with_name("zoo_timm.txt")
 
@@ -27,12 +27,6 @@ def __getattr__(name: str) -> Callable[[], Any]:
         own = network.removeprefix(f"{source}_")
     module = _SOURCES.get(source, zoo_timm)
     return functools.partial(module.samples if what == "samples" else module.model, own)
-
-
-def source_of(name: str) -> str:
-    """Return where a network's definition is from: timm, transformers or written."""
-    source = name.partition("_")[0]
-    return source if source in _SOURCES else "timm"
 
 
 def listed() -> list[str]:

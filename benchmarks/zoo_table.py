@@ -10,6 +10,13 @@ from typing import Any
 FORMATS = ("pte", "ptl", "onnx")
 _HEAD = ("network", "parameters", "INT8 layers", "delegate calls", "outside", *FORMATS, "seconds")
 
+# Where definitions are from, by what names begin with; those of timm have timm's own names.
+SOURCES = {
+    "timm": "timm 1.0.31",
+    "transformers": "transformers 5.24.0, in small configurations",
+    "written": "Heads that find things, sounds, words and states, written for the zoo",
+}
+
 Line = dict[str, Any]
 _NOT_KEPT = ("rewrites", "nodes", "operators", "missed", "log", "code")
 _OF_THE_PROGRAM = ("float", "pairs")  # the same for every format
@@ -26,13 +33,23 @@ def summary(lines: Sequence[Line]) -> str:
 
 def table(lines: Sequence[Line]) -> str:
     """Return what is known of all networks as Markdown: totals, a row a network, and what is outside."""
-    by_model: dict[str, dict[str, Line]] = {}
-    for line in lines:
-        by_model.setdefault(line["model"], {})[line["format"]] = line
-    rows = [_row(name, found) for name, found in sorted(by_model.items())]
-    return "\n".join(
-        [*_totals(by_model), "", *_markdown(_HEAD, rows), "", *_outside(lines), "", *_failures(lines)]
-    )
+    parts: list[str] = []
+    for source, title in SOURCES.items():
+        by_model: dict[str, dict[str, Line]] = {}
+        for line in lines:
+            if source_of(line["model"]) == source:
+                by_model.setdefault(line["model"], {})[line["format"]] = line
+        rows = [_row(name.removeprefix(f"{source}_"), found) for name, found in sorted(by_model.items())]
+        if rows:
+            parts += [f"## {title}", "", *_totals(by_model), "", *_markdown(_HEAD, rows), ""]
+    parts += ["## Outside the delegate", "", *_outside(lines), "", "## What fails", "", *_failures(lines)]
+    return "\n".join(parts)
+
+
+def source_of(name: str) -> str:
+    """Return where a network's definition is from: a key of `SOURCES`."""
+    source = name.partition("_")[0]
+    return source if source in SOURCES else "timm"
 
 
 def passes(line: Line) -> bool:

@@ -21,7 +21,8 @@ def model(name: str) -> tuple[nn.Module, tuple[torch.Tensor]]:
 def samples(name: str) -> list[torch.Tensor]:
     """Return smooth random pictures of a network's input size, (1, 3, H, W), of mean 0 and deviation 1."""
     with torch.device("meta"):
-        return textures(4, _input_size(_create(name)))
+        size = _input_size(_create(name))
+    return textures(4, size)
 
 
 def _create(name: str) -> nn.Module:

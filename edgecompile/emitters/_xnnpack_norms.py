@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch.fx import Node
 
 from edgecompile.emitters._xnnpack_reductions import insert_mean
-from edgecompile.graph_edit import ProgramEditor, shape_of
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
 from edgecompile.passes.canonicalize_views import fixed_sizes, insert_view
+from edgecompile.passes.convolve_linears import TO_CHANNELS_FIRST, TO_CHANNELS_LAST, is_permute
+from edgecompile.quantize.layers import DEQUANTIZE, QUANTIZE, parameters_of
 
 aten = torch.ops.aten
 
@@ -19,6 +21,12 @@ aten = torch.ops.aten
 def layer_norm(editor: ProgramEditor, node: Node) -> Node | None:
     """Compute (x - mean) * rsqrt(mean((x - mean)^2) + eps) * weight + bias (Ba et al. 2016)."""
     source, shape, weight, bias, eps = _arguments(node, [None, None, 1e-5])
+    picture = _picture(editor, node, shape)
+    if picture is not None:
+        result = _standardized(editor, node, picture, [1], eps)
+        if result is not None:
+            _over_channels(editor, node, result, weight, bias)
+        return None
     rank = len(shape_of(source))
     result = _standardized(editor, node, source, range(rank - len(shape), rank), eps)
     return None if result is None else _affine(editor, node, result, weight, bias)
@@ -27,8 +35,14 @@ def layer_norm(editor: ProgramEditor, node: Node) -> Node | None:
 def rms_norm(editor: ProgramEditor, node: Node) -> Node | None:
     """Compute x * rsqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)."""
     source, shape, weight, eps = _arguments(node, [None, None])
-    rank = len(shape_of(source))
     eps = torch.finfo(torch.float32).eps if eps is None else eps
+    picture = _picture(editor, node, shape)
+    if picture is not None:
+        result = _over_rms(editor, node, picture, [1], eps)
+        if result is not None:
+            _over_channels(editor, node, result, weight, None)
+        return None
+    rank = len(shape_of(source))
     result = _over_rms(editor, node, source, range(rank - len(shape), rank), eps)
     return None if result is None else _affine(editor, node, result, weight, None)
 
@@ -47,6 +61,59 @@ def group_norm(editor: ProgramEditor, node: Node) -> Node | None:
     channel = [-1, *[1] * (len(sizes) - 2)]
     weight, bias = (_reshaped(editor, value, channel) for value in (weight, bias))
     return _affine(editor, node, result, weight, bias)
+
+
+def _picture(editor: ProgramEditor, node: Node, shape: Sequence[int]) -> Node | None:
+    """Return what a norm over channels reads, with these first, where only permutes read what it gives."""
+    source = operand(node)
+    turned = source if source.target is aten.permute.default else _requantized(source)
+    if turned is None or len(shape) != 1 or not is_permute(turned, TO_CHANNELS_LAST):
+        return None
+    readers = list(_readers(node))
+    if not readers or not all(is_permute(reader, TO_CHANNELS_FIRST) for reader in readers):
+        return None
+    return operand(turned)
+
+
+def _requantized(node: Node) -> Node | None:
+    """Return the move that `dequantize(quantize(move(dequantize(x))))` is of, all of one grid."""
+    quantize = node.args[0] if node.target is DEQUANTIZE else None
+    move = quantize.args[0] if isinstance(quantize, Node) and quantize.target is QUANTIZE else None
+    before = move.args[0] if isinstance(move, Node) and move.args else None
+    if not isinstance(quantize, Node) or not isinstance(before, Node) or before.target is not DEQUANTIZE:
+        return None
+    same_grid = parameters_of(before) == parameters_of(quantize) == parameters_of(node)
+    return cast("Node", move) if same_grid else None
+
+
+def _readers(node: Node) -> Iterator[Node]:
+    """Yield the operators that read a value, also those that read it quantized."""
+    for user in node.users:
+        if user.target in (QUANTIZE, DEQUANTIZE):
+            yield from _readers(user)
+        else:
+            yield user
+
+
+def _over_channels(
+    editor: ProgramEditor, node: Node, value: Node, weight: Node | None, bias: Node | None
+) -> None:
+    """Scale and shift a norm's channels, which come first, and replace the permutes that put them there."""
+    weight, bias = (_reshaped(editor, constant, [-1, 1, 1]) for constant in (weight, bias))
+    result = _affine(editor, node, value, weight, bias)
+    _replace_turned(editor, node, result)
+
+
+def _replace_turned(editor: ProgramEditor, node: Node, result: Node) -> None:
+    for user in list(node.users):
+        if user.target in (QUANTIZE, DEQUANTIZE):
+            _replace_turned(editor, user, editor.insert(node, user.target, result, *user.args[1:]))
+            continue
+        for reader in list(user.users):
+            is_again = reader.target is QUANTIZE and result.target is DEQUANTIZE
+            if is_again and parameters_of(reader) == parameters_of(result):
+                reader.replace_all_uses_with(operand(result))  # a permute keeps the grid
+        editor.replace(user, result)
 
 
 def _arguments(node: Node, defaults: list[Any]) -> list[Any]:

@@ -38,6 +38,9 @@ class CanonicalizeBroadcasts:
     Before: `addcmul(a, b, c, value=v)`
     After:  `add(a, mul(mul(b, c), v))`
 
+    Before: `mul(x (N, C), scale ())`
+    After:  `mul(x, scale (1,))`
+
     Declines when more than one size of a stack's result is dynamic: a view can infer one only. Copies of a
     value with more than one stay as they are.
     """
@@ -52,6 +55,8 @@ class CanonicalizeBroadcasts:
             _shorten(editor, node)
         for node in editor.calls(aten.addcmul.default):
             _separate(editor, node)
+        for node in editor.calls(*_BROADCASTING):
+            _give_axes(editor, node)
         for node in editor.calls(aten.stack.default):
             if static_sizes(node) is None:
                 reason = Reason(
@@ -61,6 +66,18 @@ class CanonicalizeBroadcasts:
             else:
                 _concatenate(editor, node)
         return outcome(editor, declined)
+
+
+def _give_axes(editor: ProgramEditor, node: Node) -> None:
+    """Give a constant without axes one, where the other operand has some: ExecuTorch lowers none without."""
+    if not shape_of(node):
+        return
+    for index, item in enumerate(node.args):
+        constant = editor.constant(item)
+        if constant is not None and constant.dim() == 0 and constant.dtype == node.meta["val"].dtype:
+            scalar = editor.add_constant(f"{node.name}_scalar", constant.reshape(1))
+            node.update_arg(index, scalar)
+            editor.rewrites += 1
 
 
 def _shorten(editor: ProgramEditor, node: Node) -> None:

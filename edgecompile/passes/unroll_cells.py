@@ -16,10 +16,10 @@ class UnrollCells:
     After:  `tanh(linear(x, w_ih, b_ih) + linear(h, w_hh, b_hh))`
 
     A network that is given its state and returns the next one runs a step at a time, as sound comes in. No
-    engine has such a cell in integers; each has the layers. Layers over whole sequences stay: engines have
-    them, and many steps in integers would lose what is to be remembered.
+    engine has such a cell in integers; each has the layers.
 
-    Declines never.
+    Declines when a layer is over a whole sequence: engines have those, and many steps in integers would lose
+    what is to be remembered.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:

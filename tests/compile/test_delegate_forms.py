@@ -27,7 +27,21 @@ FORMS = {
     "layer norm of two axes": (TOKENS, lambda x: F.layer_norm(x, (6, 8), eps=1e-3)),
     "layer norm of channels": (
         PICTURE,
-        lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,), WEIGHT).permute(0, 3, 1, 2),
+        lambda x: F.layer_norm(x.permute(0, 2, 3, 1), (8,), WEIGHT, BIAS).permute(0, 3, 1, 2),
+    ),
+    "rms norm of channels": (
+        PICTURE,
+        lambda x: F.rms_norm(x.permute(0, 2, 3, 1), (8,), WEIGHT).permute(0, 3, 1, 2),
+    ),
+    "layer norm of channels that come last": (
+        PICTURE,
+        lambda x: (
+            (h := F.layer_norm(x.permute(0, 2, 3, 1), (8,), WEIGHT))
+            .permute(0, 3, 1, 2)
+            .relu()[:, :, :1, :1]
+            .view(1, 1, 1, 8)
+            + h
+        ),
     ),
     "instance norm": (PICTURE, lambda x: F.instance_norm(x, weight=WEIGHT, bias=BIAS)),
     "log softmax": (TOKENS, lambda x: F.log_softmax(20 * x, -1) + F.log_softmax(x, 1)),
@@ -202,6 +216,11 @@ def test_what_has_no_form_is_computed_outside():
     emitted, found, expected = emit(Function(lambda x: x.amax() + x), TOKENS)
     assert [row.what.partition(" ")[0] for row in emitted.declined] == ["aten::amax"]
     torch.testing.assert_close(found, expected)
+
+
+def test_no_picture_is_turned_for_a_norm_of_channels():
+    _, function = FORMS["layer norm of channels"]
+    assert "aten::permute_copy" not in emit(Function(function), PICTURE)[0].operators
 
 
 def check(module, shape):

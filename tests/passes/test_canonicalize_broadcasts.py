@@ -2,6 +2,8 @@ import pytest
 import torch
 from check_pass import Net, calls, check_pass, operators, reasons
 
+from edgecompile.quantize.layers import constants_of
+
 X = torch.randn(2, 3, 4, 5)
 
 
@@ -84,3 +86,14 @@ def square(_, x):
 def test_declines_a_stack_of_two_dynamic_sizes():
     outcome = check_pass("canonicalize-broadcasts", Net(square), X, dynamic_batch=True, rewrites=0)
     assert "more than one size of its result is dynamic" in reasons(outcome)
+
+
+def test_a_constant_without_axes_gets_one():
+    net = Net(lambda net, x: x * net.scale + net.scale, scale=torch.tensor(1.5))
+    program = check_pass("canonicalize-broadcasts", net, torch.randn(2, 3), rewrites=2).program
+    assert [value.shape for value in constants_of(program).values()] == [(1,), (1,)]
+
+
+def test_a_constant_without_axes_stays_beside_another():
+    net = Net(lambda net, x: x + x.sum() * net.scale, scale=torch.tensor(1.5))
+    check_pass("canonicalize-broadcasts", net, torch.randn(2, 3), rewrites=0)

@@ -90,6 +90,12 @@ PASSES = {
             1, 8, 8, 8
         )[:, :4],
     ),
+    "linear layers between permutes": (
+        {"convolve-linears"},
+        lambda net, x: F.gelu(
+            F.linear(F.layer_norm(net.first(x).permute(0, 2, 3, 1), (4,)), net.weight)
+        ).permute(0, 3, 1, 2),
+    ),
     "windows": (
         {"convolve-windows"},
         lambda net, x: F.unfold(net.first(x), 3, 1, 1).view(1, 36, 8, 8)[:, 8:12],
