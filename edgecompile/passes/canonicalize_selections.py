@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
+from edgecompile.graph_edit import ProgramEditor, operand, operator_name, reads_first_alone, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.passes.canonicalize_views import insert_view, static_sizes
 from edgecompile.program import Reason
@@ -44,6 +44,12 @@ class CanonicalizeSelections:
     Before: `x (N, L) -> index([rows 0 to N - 1 (N, 1, 1), columns 0 to L - 1 (1, 1, L)])`, all in order
     After:  `x -> view (N, 1, L)`
 
+    Before: `index_select(x (N, L), 1, [2, 3, 4])`
+    After:  `x -> slice(1, 2, 5)`
+
+    Before: `embedding_bag(weight, words (N * L), offsets [0, L, 2L, ...], mode mean) -> [0]`
+    After:  `mean(embedding(weight, words -> view (N, L)), 1)`
+
     Declines when the size along the axis is dynamic, when more than one size of the result is, when the parts
     are returned as they are, or when every few values are assigned to.
     """
@@ -64,12 +70,51 @@ class CanonicalizeSelections:
             reason = _replace_scatter(editor, node)
             if reason is not None:
                 declined.append(decline(node, reason, what=operator_name(node)))
+        for node in editor.calls(aten.index_select.default):
+            _replace_index_select(editor, node)
+        for node in editor.calls(aten.embedding_bag.padding_idx):
+            _replace_bag(editor, node)
         for node in editor.calls(aten.index.Tensor):
             if _picks_all_in_order(editor, node):
                 editor.replace(
                     node, insert_view(editor, node, operand(node), cast("list[int]", list(shape_of(node))))
                 )
+        editor.graph.eliminate_dead_code()
         return outcome(editor, declined)
+
+
+def _replace_index_select(editor: ProgramEditor, node: Node) -> None:
+    """Replace a choice of constant places by a slice, or by the indexing that engines know."""
+    source, axis, places = operand(node), cast("int", node.args[1]), editor.constant(node.args[2])
+    if places is None or places.dim() != 1 or places.numel() == 0:
+        return
+    axis %= len(shape_of(source))
+    start, end = int(places[0]), int(places[-1]) + 1
+    if start >= 0 and bool((places.diff() == 1).all()):
+        editor.replace(node, _slice(editor, node, source, axis, (start, end)))
+    else:
+        indices = [*[None] * axis, node.args[2]]
+        editor.replace(node, editor.insert(node, aten.index.Tensor, source, indices))
+
+
+_POOLED = (aten.sum.dim_IntList, aten.mean.dim, aten.amax.default)  # by an embedding bag's mode
+
+
+def _replace_bag(editor: ProgramEditor, node: Node) -> None:
+    """Replace the pooled embeddings of bags of one size by what they are."""
+    weight, words, places, _, mode, _, factors, has_end, padding = node.args
+    offsets, sizes = editor.constant(places), shape_of(operand(node, 1))
+    is_plain = factors is None and not has_end and padding is None and reads_first_alone(node)
+    if offsets is None or not is_plain or len(sizes) != 1 or not isinstance(sizes[0], int):
+        return
+    bags = offsets.numel()
+    length, rest = divmod(sizes[0], max(bags, 1))
+    if rest or not bags or not torch.equal(offsets, torch.arange(bags) * length):
+        return
+    rows = insert_view(editor, node, cast("Node", words), [bags, length])
+    vectors = editor.insert(node, aten.embedding.default, weight, rows)
+    for user in [user for user in node.users if user.users]:
+        editor.replace(user, editor.insert(node, _POOLED[cast("int", mode)], vectors, [1]))
 
 
 def _picks_all_in_order(editor: ProgramEditor, node: Node) -> bool:

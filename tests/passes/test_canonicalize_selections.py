@@ -1,6 +1,9 @@
 import pytest
 import torch
-from check_pass import Net, calls, check_pass, operators, reasons
+from check_pass import Net, calls, check_pass, operators, program_of, reasons
+from torch import nn
+
+from edgecompile.graph_pass import run_pass
 
 X = torch.randn(2, 6, 4, 5)
 
@@ -109,3 +112,32 @@ def test_picking_all_in_another_order_stays():
 def test_picking_others_stays(places):
     net = Net(lambda net, x: x[net.places], places=places)
     assert operators(check_pass("canonicalize-selections", net, X, rewrites=0).program) == ["index"]
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        (torch.tensor([2, 3, 4]), (1, 2, 5)),
+        (torch.tensor([0, 2, 4]), None),
+        (torch.tensor([3, 3, 1]), None),
+    ],
+)
+def test_selected_places_are_a_slice_or_indexed(places, expected):
+    net = Net(lambda net, x: x.index_select(1, net.places), places=places)
+    program = check_pass("canonicalize-selections", net, X, dynamic_batch=True, rewrites=1).program
+    assert operators(program) == ["index" if expected is None else "slice"]
+    assert expected is None or calls(program, "slice")[0][1:] == expected
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_one_size_are_pooled_embeddings(mode):
+    words = torch.randint(0, 9, (3, 4))
+    program = run_pass("fold-constants", program_of(nn.EmbeddingBag(9, 5, mode=mode), words)).program
+    program = check_pass("canonicalize-selections", program, words, rewrites=1).program
+    assert operators(program)[-2:] == ["embedding", "amax" if mode == "max" else mode]
+
+
+def test_bags_of_other_sizes_stay():
+    words, offsets = torch.randint(0, 9, (7,)), torch.tensor([0, 3])
+    net = Net(lambda net, x: net.bag(x, net.offsets), bag=nn.EmbeddingBag(9, 5), offsets=offsets)
+    assert "embedding_bag" in operators(check_pass("canonicalize-selections", net, words, rewrites=0).program)

@@ -51,6 +51,26 @@ MOVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "transposed": lambda x: x.transpose(2, 3),
     "largest": lambda x: x - x.amax((2, 3), keepdim=True),
     "group norm": lambda x: F.group_norm(x, 2),
+    "instance norm": F.instance_norm,
+    "log softmax": lambda x: x.log_softmax(1),
+    "every other": lambda x: x[:, :, ::2, ::2],
+    "replicas": lambda x: F.pad(x, (1, 1, 2, 1), mode="replicate"),
+    "around": lambda x: F.pad(x, (1, 1, 1, 1), mode="circular"),
+    "repeated": lambda x: x.repeat(1, 1, 1, 2),
+    "each twice": lambda x: x.repeat_interleave(2, 2),
+    "picked": lambda x: x[:, [1, 0]],
+    "products": lambda x: x @ x.mT,
+    "products that broadcast": lambda x: x @ x[:, :1].mT,
+    "padding before a maximum": lambda x: F.max_pool2d(F.pad(x, (1, 1, 1, 1), value=-torch.inf), 3, 2),
+    "sum of channels": lambda x: x + x.sum(1, keepdim=True),
+    "deviations": lambda x: x / (x.var(1, keepdim=True) + 1).sqrt(),
+    "pooled rows": lambda x: F.max_pool1d(x.flatten(1, 2), 2).unflatten(1, x.shape[1:3]),
+    "averaged rows": lambda x: F.avg_pool1d(x.flatten(1, 2), 3, 1, 1).unflatten(1, x.shape[1:3]),
+    "bicubic": lambda x: F.interpolate(x, scale_factor=1.5, mode="bicubic"),
+    "overlapping means": lambda x: F.adaptive_avg_pool2d(x, 3),
+    "assigned": lambda x: x.slice_scatter(x[:, :1].tanh(), 1, 1, 2),
+    "probabilities beside": lambda x: torch.cat([x.sigmoid(), x], 1),
+    "a choice": lambda x: torch.where(x > 0, x, 0.1 * x),
     "channels apart": lambda x: torch.stack([x[:, 0], x[:, 1]], 1),
 }
 BINARY: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -105,6 +125,45 @@ class _Attention(nn.Module):
         return (tokens + self.out(mixed)).transpose(1, 2).reshape(x.shape)
 
 
+class _MaskedAttention(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = nn.Linear(channels, 3 * channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = x.flatten(2).transpose(1, 2)
+        kept = torch.ones(tokens.shape[1], tokens.shape[1]).tril(-1).bool()
+        mixed = F.scaled_dot_product_attention(*self.heads(tokens).chunk(3, -1), kept)
+        return (tokens + mixed).transpose(1, 2).reshape(x.shape)
+
+
+class _Block(nn.Module):
+    """A block of ConvNeXt, whose linear layers have the channels last (Liu et al. 2022)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.spatial = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.layers = nn.Sequential(
+            nn.LayerNorm(channels), nn.Linear(channels, 8), nn.GELU(), nn.Linear(8, channels)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.layers(self.spatial(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class _Recurrent(nn.Module):
+    """A recurrent layer over the columns of the mean row, and a cell for what comes after."""
+
+    def __init__(self, channels: int, layer: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.layer = layer(channels, channels, batch_first=True, bidirectional=channels % 4 == 0)
+        self.cell = nn.GRUCell(channels * (1 + self.layer.bidirectional), channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.layer(x.mean(2).transpose(1, 2))[0][:, -1]
+        return x + self.cell(found, x[:, :, 0, 0].tanh())[:, :, None, None]
+
+
 class _Mlp(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -132,7 +191,13 @@ PARTS: dict[str, Callable[[int], nn.Module]] = {
     "layer norm": _ChannelNorm,
     "gate": _Gate,
     "attention": _Attention,
+    "masked attention": _MaskedAttention,
     "mlp": _Mlp,
+    "block": _Block,
+    "gru": lambda channels: _Recurrent(channels, nn.GRU),
+    "lstm": lambda channels: _Recurrent(channels, nn.LSTM),
+    "rnn": lambda channels: _Recurrent(channels, nn.RNN),
+    "transposed": lambda channels: nn.ConvTranspose2d(channels, channels, 4, 2, 1),
     "scale": _Scale,
     "prelu": nn.PReLU,
 }
