@@ -22,9 +22,8 @@ from edgecompile.quantize.layers import WEIGHTED, constants_of
 
 aten = torch.ops.aten
 
-# What gives `s * f(x)` for `s * x`, s > 0, and each channel alone.
-_HOMOGENEOUS = (
-    aten.relu.default,
+# What gives `s * f(x)` for `s * x`, s > 0, and each channel alone, but for those along the last two axes.
+_OF_PICTURES = (
     aten.max_pool2d.default,
     aten.avg_pool2d.default,
     aten.adaptive_avg_pool2d.default,
@@ -132,6 +131,11 @@ class _Search:
     def same(self, node: Node) -> bool:
         """An operator that treats each channel alone and gives `s * f(x)` for `s * x`."""
         return self._take(node, self._known(node.args[0]))
+
+    def of_pictures(self, node: Node) -> bool:
+        """Do as `same` does, along the last two axes; where one of these has the channels, it mixes them."""
+        source = self._known(node.args[0])
+        return source is not None and self.axis[source] == _rank(source) - 3 and self._take(node, source)
 
     def in_float(self, node: Node) -> bool:
         """An operator in float: channels of its own after it."""
@@ -314,7 +318,8 @@ def _is_gate(node: Node) -> bool:
 _Rule = Callable[[_Search, Node], bool]
 _RULES: dict[Any, _Rule] = {
     **dict.fromkeys(WEIGHTED, _Search.layer),
-    **dict.fromkeys(_HOMOGENEOUS, _Search.same),
+    aten.relu.default: _Search.same,
+    **dict.fromkeys(_OF_PICTURES, _Search.of_pictures),
     **dict.fromkeys(IN_FLOAT, _Search.in_float),
     **dict.fromkeys(NORMS, _Search.norm),
     aten.mean.dim: _Search.mean,
