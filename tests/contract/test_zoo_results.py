@@ -13,8 +13,8 @@ from edgecompile.quantize.annotate import operators_with_rules
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path[:0] = [str(BENCHMARKS)]
 
-from zoo import listed  # noqa: E402
-from zoo_table import FORMATS, passes, table  # noqa: E402
+from zoo_networks import listed  # noqa: E402
+from zoo_table import FORMATS, SOURCES, passes, source_of, table  # noqa: E402
 
 LINES = [json.loads(line) for line in (BENCHMARKS / "zoo_results.jsonl").read_text().splitlines()]
 BUILT = [line for line in LINES if not line["status"]]
@@ -45,8 +45,8 @@ WITHOUT_KERNEL_IN_ONNXRUNTIME = {
 }
 
 
-def of_format(name):
-    return [line for line in LINES if line["format"] == name]
+def of_format(name, source):
+    return [line for line in LINES if line["format"] == name and source_of(line["model"]) == source]
 
 
 def operators_in_float(form):
@@ -72,7 +72,8 @@ def test_every_network_of_the_list_has_a_line_for_each_format():
     formats = defaultdict(set)
     for line in LINES:
         formats[line["model"]].add(line["format"])
-    assert set(formats) == set(listed()) and len(formats) >= 150
+    assert set(formats) == set(listed())
+    assert len([name for name in formats if source_of(name) == "timm"]) >= 150
     assert all(found == set(FORMATS) for found in formats.values())
     assert len(LINES) == len(formats) * len(FORMATS)
 
@@ -82,9 +83,11 @@ def test_the_table_is_of_these_lines():
     assert page.strip() == table(LINES).strip()
 
 
-@pytest.mark.parametrize(("form", "share"), [("pte", 0.98), ("ptl", 0.95), ("onnx", 0.95)])
-def test_most_build_run_and_are_right(form, share):
-    lines = of_format(form)
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("form", FORMATS)
+def test_most_build_run_and_are_right(form, source):
+    lines = of_format(form, source)
+    share = 0.98 if (form, source) == ("pte", "timm") else 0.95
     assert sum(map(passes, lines)) >= share * len(lines)
 
 
@@ -93,8 +96,9 @@ def test_what_fails_says_so():
     assert all(line["error"].startswith("error[") for line in LINES if line["status"])
 
 
-def test_most_are_one_delegate_call_and_the_others_say_why():
-    lines = [line for line in of_format("pte") if not line["status"]]
+@pytest.mark.parametrize("source", SOURCES)
+def test_most_are_one_delegate_call_and_the_others_say_why(source):
+    lines = [line for line in of_format("pte", source) if not line["status"]]
     whole = [line for line in lines if line["delegate_calls"] == 1]
     assert len(whole) >= 0.9 * len(lines)
     assert all(line["outside"] for line in lines if line not in whole)
