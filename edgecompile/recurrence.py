@@ -43,7 +43,8 @@ def unrolled(editor: ProgramEditor, node: Node) -> None:
         for direction in range(directions):
             place = layer * directions + direction
             own = parameters[place * each : (place + 1) * each]
-            weights = _Weights(editor, node, own, has_biases=has_biases)
+            biases, projection = (own[2:4], own[4:]) if has_biases else ([None, None], own[2:])
+            weights = _Weights(editor, node, [*own[:2], *biases], next(iter(projection), None))
             first = tuple(_state(editor, node, state, place) for state in states)
             values, state = _run(weights, source, first, step, backwards=direction == 1)
             outputs.append(weights.call(aten.cat.default, values, 1) if len(values) > 1 else values[0])
@@ -62,8 +63,7 @@ def unrolled_cell(editor: ProgramEditor, node: Node) -> Node | None:
     """Return a cell's new state from its linear layers; where that is two values, replace its readers."""
     states, step = node.args[1], _CELLS[node.target]
     before = tuple(states) if isinstance(states, list | tuple) else (states,)
-    parameters = [item for item in node.args[2:] if isinstance(item, Node)]
-    weights = _Weights(editor, node, parameters, has_biases=len(parameters) > 2)
+    weights = _Weights(editor, node, [*node.args[2:], None, None][:4])
     gates = weights.linear(operand(node), weights.of_input, weights.input_bias)
     after = step(weights, gates, cast("_State", before))
     if len(after) == 1:
@@ -75,23 +75,19 @@ def unrolled_cell(editor: ProgramEditor, node: Node) -> Node | None:
 def is_projected(node: Node) -> bool:
     """Tell whether an LSTM's hidden state is projected to another width (Sak et al. 2014)."""
     parameters, has_biases, layers, _, _, bidirectional = cast("Any", node.args[2:8])
-    return node.target is aten.lstm.input and len(parameters) // (layers * (1 + bidirectional)) in (
-        (5,) if has_biases else (3,)
-    )
+    each = len(parameters) // (layers * (1 + bidirectional))
+    return node.target is aten.lstm.input and each == (5 if has_biases else 3)
 
 
 class _Weights:
     """One layer's weights in one direction, and the calls that a step is made of."""
 
     def __init__(
-        self, editor: ProgramEditor, node: Node, parameters: Sequence[Node], *, has_biases: bool
+        self, editor: ProgramEditor, node: Node, parameters: Sequence[Any], projection: Node | None = None
     ) -> None:
         self._editor, self._node = editor, node
-        self.of_input, self.of_state, *rest = parameters
-        self.input_bias: Node | None = rest[0] if has_biases else None
-        self.state_bias: Node | None = rest[1] if has_biases else None
-        projection = rest[2:] if has_biases else rest
-        self.projection = projection[0] if projection else None
+        self.of_input, self.of_state, self.input_bias, self.state_bias = parameters
+        self.projection = projection
 
     def call(self, target: Any, *arguments: Any) -> Node:
         return self._editor.insert(self._node, target, *arguments)

@@ -41,10 +41,15 @@ OVERRIDABLE: Mapping[str, type[EdgecompileError]] = {
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)
 class PassEntry:
-    """One pass of a target, and why this target runs it."""
+    """One pass of a target, and why this target runs it.
+
+    Attributes:
+        precisions: What it is run for; empty for all.
+    """
 
     name: str
     reason: str
+    precisions: tuple[Precision, ...] = ()
 
 
 @with_config(STRICT)
@@ -242,6 +247,10 @@ class Target:
     def formats(self) -> tuple[str, ...]:
         """The formats that this target emits."""
         return tuple(self.emit)
+
+    def passes_for(self, precision: Precision) -> list[str]:
+        """Return the names of the passes that run for a precision, in order."""
+        return [item.name for item in self.passes if precision in item.precisions or not item.precisions]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `edgecompile targets NAME --json` prints and a manifest stores."""

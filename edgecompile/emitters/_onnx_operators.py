@@ -19,6 +19,8 @@ from edgecompile.emitters._onnx_graph import (
     source,
 )
 
+_FAR = -1e30  # from any score
+
 
 def fold_pads(graph: ir.Graph) -> None:
     """Fold zero padding into the convolution that alone reads it, also from before its Q/DQ pair.
@@ -99,7 +101,8 @@ def zero_masked_weights(graph: ir.Graph) -> None:
     After:  Where (mask, 0, -3.4e38) -> Add (scores) -> Softmax -> Where (mask, weights, 0)
 
     With a least number that is not infinite torch.onnx's softmax is never NaN: where nothing is kept it
-    gives all the same weight, and PyTorch gives none.
+    gives all the same weight, and PyTorch gives none. Of a constant mask the sum alone is left, itself a
+    constant: what it adds the least number to is kept from attention.
     """
     for node in list(graph):
         is_nan = producer(node.inputs[0]) if node.op_type == "Where" else None
@@ -107,15 +110,31 @@ def zero_masked_weights(graph: ir.Graph) -> None:
             continue
         softmax = producer(node.inputs[2])
         add = producer(softmax.inputs[0]) if softmax is not None and softmax.op_type == "Softmax" else None
-        before = [] if add is None or add.op_type != "Add" else map(producer, add.inputs)
-        for choice in before:
-            if choice is None or choice.op_type != "Where":
-                continue
-            kept, other = constant(choice.inputs[1]), constant(choice.inputs[2])
-            if kept is not None and other is not None and not kept.any() and (other < -1e30).all():
-                mask, zero, weights = choice.inputs[0], node.inputs[1], node.inputs[2]
-                for index, value in enumerate((mask, weights, zero)):
-                    node.replace_input_with(index, value)
+        if add is None or add.op_type != "Add":
+            continue
+        zero, weights = node.inputs[1], node.inputs[2]
+        for mask, is_kept in filter(None, (_mask_of(graph, value, node.name) for value in add.inputs)):
+            chosen = (mask, weights, zero) if is_kept else (mask, zero, weights)
+            for index, value in enumerate(chosen):
+                node.replace_input_with(index, value)
+
+
+def _mask_of(graph: ir.Graph, added: ir.Value | None, name: str | None) -> tuple[ir.Value, bool] | None:
+    """Return the boolean mask that is added to scores, and whether it is true for what is kept."""
+    values = constant(added)
+    if values is not None:
+        is_mask = ((values == 0) | (values < _FAR)).all() and (values < _FAR).any()
+        return (add_constant(graph, f"{name}_kept", values == 0), True) if is_mask else None
+    choice = producer(added)
+    if choice is None or choice.op_type != "Where" or choice.inputs[0] is None:
+        return None
+    chosen, other = constant(choice.inputs[1]), constant(choice.inputs[2])
+    if chosen is None or other is None:
+        return None
+    for kept, far, is_kept in ((chosen, other, True), (other, chosen, False)):
+        if not kept.any() and (far < _FAR).all():
+            return choice.inputs[0], is_kept
+    return None
 
 
 def pool_spatial_means(graph: ir.Graph) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.fx import Node
@@ -14,6 +15,8 @@ from edgecompile.passes.canonicalize_views import are_fixed, fixed_sizes, insert
 
 aten = torch.ops.aten
 _FAR = 1e9  # from any score: beside it exp(score - 1e9) is 0
+# By program: what is made of its masks, once for all layers.
+_made: WeakKeyDictionary[ProgramEditor, dict[Node, tuple[Node | None, Node]]] = WeakKeyDictionary()
 
 
 def attention(editor: ProgramEditor, node: Node) -> Node | None:
@@ -48,24 +51,27 @@ def attention(editor: ProgramEditor, node: Node) -> Node | None:
     return _product(editor, node, weights, value)
 
 
-def _kept_and_added(editor: ProgramEditor, node: Node, mask: Node) -> tuple[Node, Node]:
+def _kept_and_added(editor: ProgramEditor, node: Node, mask: Node) -> tuple[Node | None, Node]:
     """Return a boolean mask as 1 and 0, to multiply weights with, and as 0 and -1e9, to add to scores.
 
-    What is not kept has weight 0 from the addition alone, but where nothing is: there attention gives 0.
+    What is not kept has weight 0 from the addition alone, but where nothing is: there attention gives 0. A
+    constant mask that always keeps something needs no factors.
     """
+    known = _made.setdefault(editor, {})
+    if mask in known:  # of an earlier layer
+        return known[mask]
     value = editor.constant(mask)
+    kept: Node | None
     if value is None:
-        kept = _inserted_once(editor, node, aten.to.dtype, mask, torch.float32)
+        kept = editor.insert(node, aten.to.dtype, mask, torch.float32)
+        shifted = editor.insert(node, aten.sub.Tensor, kept, 1.0)
+        added = editor.insert(node, aten.mul.Tensor, shifted, _FAR)
     else:
-        kept = editor.add_constant(f"{node.name}_kept", value.float())
-    shifted = _inserted_once(editor, node, aten.sub.Tensor, kept, 1.0)
-    return kept, _inserted_once(editor, node, aten.mul.Tensor, shifted, _FAR)
-
-
-def _inserted_once(editor: ProgramEditor, node: Node, target: Any, source: Node, argument: Any) -> Node:
-    """Insert an operator, or return the one that an earlier layer has for the same."""
-    same = (user for user in source.users if (user.target, user.args) == (target, (source, argument)))
-    return next(same, None) or editor.insert(node, target, source, argument)
+        keeps_some = bool(value.any(-1).all())
+        kept = None if keeps_some else editor.add_constant(f"{node.name}_kept", value.float())
+        added = editor.add_constant(f"{node.name}_added", (value.float() - 1) * _FAR)
+    known[mask] = kept, added
+    return kept, added
 
 
 def _causal_mask(editor: ProgramEditor, node: Node, query: Node, key: Node) -> Node:

@@ -59,7 +59,7 @@ def group_norm(editor: ProgramEditor, node: Node) -> Node | None:
         return None
     result = insert_view(editor, node, result, sizes)
     channel = [-1, *[1] * (len(sizes) - 2)]
-    weight, bias = (_reshaped(editor, value, channel) for value in (weight, bias))
+    weight, bias = (_reshaped(editor, node, value, channel) for value in (weight, bias))
     return _affine(editor, node, result, weight, bias)
 
 
@@ -68,6 +68,9 @@ def _picture(editor: ProgramEditor, node: Node, shape: Sequence[int]) -> Node | 
     source = operand(node)
     turned = source if source.target is aten.permute.default else _requantized(source)
     if turned is None or len(shape) != 1 or not is_permute(turned, TO_CHANNELS_LAST):
+        return None
+    parameters = [item for item in node.all_input_nodes if item is not source]
+    if any(editor.constant(item) is None for item in parameters):
         return None
     readers = list(_readers(node))
     if not readers or not all(is_permute(reader, TO_CHANNELS_FIRST) for reader in readers):
@@ -99,7 +102,7 @@ def _over_channels(
     editor: ProgramEditor, node: Node, value: Node, weight: Node | None, bias: Node | None
 ) -> None:
     """Scale and shift a norm's channels, which come first, and replace the permutes that put them there."""
-    weight, bias = (_reshaped(editor, constant, [-1, 1, 1]) for constant in (weight, bias))
+    weight, bias = (_reshaped(editor, node, constant, [-1, 1, 1]) for constant in (weight, bias))
     result = _affine(editor, node, value, weight, bias)
     _replace_turned(editor, node, result)
 
@@ -128,10 +131,10 @@ def _arguments(node: Node, defaults: list[Any]) -> list[Any]:
     ]
 
 
-def _reshaped(editor: ProgramEditor, value: Node | None, shape: list[int]) -> Node | None:
+def _reshaped(editor: ProgramEditor, node: Node, value: Node | None, shape: list[int]) -> Node | None:
     constant = editor.constant(value)
     if constant is None:
-        return value
+        return value and insert_view(editor, node, value, shape)
     return editor.add_constant(f"{cast('Node', value).name}_channels", constant.reshape(shape))
 
 

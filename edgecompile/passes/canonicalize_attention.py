@@ -44,8 +44,11 @@ class CanonicalizeAttention:
 
 
 def _canonical(editor: ProgramEditor, node: Node) -> Node | str | None:
-    result = _with_four_axes(editor, node)
-    return _without_mask(editor, node) if result is None else result
+    plain = _without_mask(editor, node)
+    result = _with_four_axes(editor, plain or node)
+    if plain is not None and isinstance(result, Node):
+        editor.graph.erase_node(plain)
+    return result if isinstance(result, Node) or plain is None else plain
 
 
 def _mask(node: Node) -> Any:

@@ -86,11 +86,13 @@ class CanonicalizeSelections:
 def _replace_index_select(editor: ProgramEditor, node: Node) -> None:
     """Replace a choice of constant places by a slice, or by the indexing that engines know."""
     source, axis, places = operand(node), cast("int", node.args[1]), editor.constant(node.args[2])
-    if places is None or places.dim() != 1 or places.numel() == 0:
-        return
     axis %= len(shape_of(source))
+    size = shape_of(source)[axis]
+    if places is None or places.dim() != 1 or places.numel() == 0 or not isinstance(size, int):
+        return
     start, end = int(places[0]), int(places[-1]) + 1
-    if start >= 0 and bool((places.diff() == 1).all()):
+    is_whole = (start, end) == (0, size)  # an output must not be an input
+    if start >= 0 and not is_whole and bool((places.diff() == 1).all()):
         editor.replace(node, _slice(editor, node, source, axis, (start, end)))
     else:
         indices = [*[None] * axis, node.args[2]]

@@ -58,6 +58,8 @@ class ConvolveLinears:
             if any(item.target is aten.linear.default for item in between) and _is_worth_it(start):
                 editor.replace(node, _with_channels_first(editor, node, start, between))
         editor.graph.eliminate_dead_code()
+        if editor.rewrites:
+            editor.allow_any_layout()  # a convolution's channels lie in another order than a permute's
         return outcome(editor)
 
 

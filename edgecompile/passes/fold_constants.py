@@ -91,7 +91,8 @@ def _fold(editor: ProgramEditor, node: Node, computed: Node) -> str | None:
     value: torch.Tensor = computed.target(*args, **kwargs)
     if node is not computed:
         value = value[cast("int", node.args[1])]
-    grows = value.nbytes > sum(source.meta["val"].nbytes for source in computed.all_input_nodes)
+    constants = [source for source in computed.all_input_nodes if editor.constant(source) is not None]
+    grows = value.nbytes > sum(source.meta["val"].nbytes for source in constants)
     if grows and value.nbytes > _LARGE_BYTES:
         return f"its value takes {value.nbytes / 1e6:.1f} MB, more than what it is computed from"
     # A view of a constant would drag the whole of its storage along.

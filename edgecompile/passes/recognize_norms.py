@@ -7,8 +7,9 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn import functional
 
-from edgecompile.graph_edit import ProgramEditor, operand, shape_of
-from edgecompile.graph_pass import PassOutcome, rewrite_calls
+from edgecompile.decline import decline
+from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
+from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.graph_region import evaluated, numbers_in, recognized, regions_before
 from edgecompile.program import Reason
 
@@ -54,7 +55,7 @@ class RecognizeNorms:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with norms in one operator each."""
-        instances = rewrite_calls(program, {aten.instance_norm.default: _as_groups})
+        instances = _instances_as_groups(program)
         found = recognized(instances.program, _ENDS, _recognize)
         return PassOutcome(
             program=found.program,
@@ -63,11 +64,26 @@ class RecognizeNorms:
         )
 
 
+def _instances_as_groups(program: ExportedProgram) -> PassOutcome:
+    editor, declined = ProgramEditor(program), []
+    for node in editor.calls(aten.instance_norm.default):
+        made = _as_groups(editor, node)
+        if isinstance(made, Node):
+            editor.replace(node, made)
+        else:
+            declined.append(decline(node, made, what=operator_name(node)))
+    if editor.rewrites:
+        editor.allow_any_layout()  # a group norm keeps the order in memory, an instance norm does not
+    return outcome(editor, declined)
+
+
 def _as_groups(editor: ProgramEditor, node: Node) -> Node | str:
     """Return an instance norm as a group norm with one channel a group (Ulyanov 2016; Wu and He 2018)."""
     source, weight, bias, _, _, uses_input, _, eps = node.args[:8]
     channels = shape_of(operand(node))[1]
-    if not uses_input or not isinstance(channels, int):
+    if not isinstance(channels, int):
+        return Reason("the number of its channels is dynamic", change="fix it")
+    if not uses_input:
         return Reason(
             "it uses running statistics", change="use a batch norm, which is the same and can be folded"
         )

@@ -6,8 +6,8 @@ leaves narrow what the engines can do; here a layer with its padding and its act
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch.fx import GraphModule, Node
@@ -184,7 +184,9 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         """Pooling, or a clamp that is not part of a unit."""
         source = node.args[0]
         assert isinstance(source, Node)
-        if node.target is aten.avg_pool2d.default and not _is_quantized(source):
+        if not _is_quantized(source) and (
+            node.target is aten.avg_pool2d.default or _comes_from_float(source)
+        ):
             return Reason("its input is in float", change="see what its input's row says")
         self._share(node, source)
         return None
@@ -193,7 +195,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
         """Concatenation: one set of quantization parameters for all inputs and the output."""
         if _would_lose_bounded(node):
             return Reason(
-                "it is an output that joins values of fixed bounds with others, whose scale would lose them",
+                "it joins values of fixed bounds with others, whose scale would lose them",
                 change="return them as outputs of their own",
             )
         sources = node.args[0]
@@ -245,15 +247,12 @@ def is_foldable_padding(node: object) -> bool:
 
 def _sharing_with(node: Node) -> set[Node]:
     """Return the nodes whose values have one scale with a node's, itself too."""
-    return _reached(node, lambda item: (*_sources(item), *_readers(item)))
 
+    def near(item: Node) -> list[Node]:
+        readers = [user for user in item.users if _shares(user) and item in _moved(user)]
+        return readers + (_moved(item) if _shares(item) else [])
 
-def _sources(node: Node) -> list[Node]:
-    return node.all_input_nodes if _shares(node) else []
-
-
-def _readers(node: Node) -> list[Node]:
-    return [user for user in node.users if _shares(user)]
+    return _reached(node, near)
 
 
 def _shares(node: Node) -> bool:
@@ -262,17 +261,37 @@ def _shares(node: Node) -> bool:
 
 
 def _would_lose_bounded(concat: Node) -> bool:
-    """Tell whether values of several bounds meet in a concatenation that only outputs read.
+    """Tell whether values of several bounds meet in a concatenation that nothing reads in integers.
 
-    A probability beside the size of a box would be a step or two; and nothing computes with their integers.
+    A probability beside the size of a box would be a step or two, and nothing would be the faster for it.
     """
-    bounds = _bounds_of(_reached(concat, lambda item: item.all_input_nodes if _moves(item) else []))
+    bounds = _bounds_of(_reached(concat, _moved))
     readers = _reached(concat, lambda item: item.users if _moves(item) else [])
-    return len(bounds) > 1 and all(item.op == "output" or _moves(item) for item in readers)
+    return len(bounds) > 1 and not any(map(_computes_in_integers, readers))
+
+
+def _comes_from_float(node: Node) -> bool:
+    """Tell whether a value is moved from a concatenation that stays in float."""
+    found = _reached(node, _moved)
+    return any(item.target is aten.cat.default and _would_lose_bounded(item) for item in found)
+
+
+def _computes_in_integers(node: Node) -> bool:
+    if node.target not in _RULES or _moves(node):
+        return False
+    return node.target not in _BINARY or all(isinstance(item, Node) for item in node.args[:2])
 
 
 def _moves(node: Node) -> bool:
     return node.target in _SHARING
+
+
+def _moved(node: Node) -> list[Node]:
+    """Return the values that a node moves or compares."""
+    if not _moves(node):
+        return []
+    given = node.args[0] if node.target is aten.cat.default else [node.args[0]]
+    return [item for item in cast("Sequence[object]", given) if isinstance(item, Node)]
 
 
 def _reached(start: Node, near: Callable[[Node], Iterable[Node]]) -> set[Node]:

@@ -64,7 +64,7 @@ def float_program(
     precision: Precision,
 ) -> Result[CapturedProgram]:
     """Return the captured program after the target's passes; in static INT8 its channels fit a range."""
-    passes = [entry.name for entry in target.passes]
+    passes = target.passes_for(precision)
 
     def make() -> CapturedProgram:
         from edgecompile.graph_pass import run_passes

@@ -226,12 +226,9 @@ def check(module, shape):
     assert error <= 1e-9 * float(expected.square().sum()), math.sqrt(error)
 
 
-def emit(module, shape):
-    """Return the artifact, and what it and torch give."""
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    source = SourceModel(name="net", module=module, exported=None, example_inputs=(x,))
-    captured = run_passes(capture(source, dynamic_batch=False), [item.name for item in TARGET.passes])
-    program = QuantizedProgram(
+def fp32(source):
+    captured = run_passes(capture(source, dynamic_batch=False), TARGET.passes_for("fp32"))
+    return QuantizedProgram(
         name="net",
         exported=captured.exported,
         precision="fp32",
@@ -239,6 +236,38 @@ def emit(module, shape):
         unquantized=(),
         float_weight_bytes=0,
     )
-    emitted = Executorch.emit(program, TARGET.emit["pte"])
+
+
+def emit(module, shape):
+    """Return the artifact, and what it and torch give."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    source = SourceModel(name="net", module=module, exported=None, example_inputs=(x,))
+    emitted = Executorch.emit(fp32(source), TARGET.emit["pte"])
     (found,) = Engine.load(emitted.data, precise=True).run((x,))
     return emitted, found, module(x).detach()
+
+
+class Turned(nn.Module):
+    """A norm of channels whose scale is computed, and attention whose mask is read by others."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Linear(8, 8)
+
+    def forward(self, x):
+        scale = self.scale(x[:, :, 0, :8].mean(1)[0])
+        normed = F.layer_norm(x.permute(0, 2, 3, 1), (8,), scale).permute(0, 3, 1, 2)
+        tokens = x.flatten(2).mT
+        mask = (tokens @ tokens.mT) > 0
+        return normed, F.scaled_dot_product_attention(tokens, tokens, tokens, mask), mask.float().sum(-1)
+
+
+def test_scales_that_are_computed_and_masks_that_are_read():
+    x = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    module = Turned().eval()
+    source = SourceModel(name="net", module=module, exported=None, example_inputs=(x,))
+    program = fp32(source)
+    found = Engine.load(Executorch.emit(program, TARGET.emit["pte"]).data, precise=True).run((x,))
+    for value, expected in zip(found, module(x), strict=True):
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-4)

@@ -262,16 +262,29 @@ def test_float_programs_are_emitted_with_names_and_folded_pads() -> None:
     torch.testing.assert_close(outputs, module(*inputs))
 
 
-def test_attention_that_keeps_nothing_gives_zero() -> None:
-    class Masked(nn.Module):
-        def forward(self, heads: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-            return F.scaled_dot_product_attention(heads, heads, heads, kept)
+BEFORE = torch.ones(1, 1, 5, 5).tril(-1).bool()
 
-    inputs = torch.randn(1, 2, 5, 4), torch.ones(1, 1, 5, 5).tril(-1).bool()
-    emitted = Onnx.emit(program_of(Masked(), inputs, precision="fp32"), settings())
+
+class Masked(nn.Module):
+    """Attention with a mask that is given, turned round, or constant."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.register_buffer("before", BEFORE)
+
+    def forward(self, heads: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        kept = {"given": mask, "turned": ~mask, "constant": self.before}[self.how]
+        return F.scaled_dot_product_attention(heads, heads, heads, kept) + mask.float().sum() * 0
+
+
+@pytest.mark.parametrize("how", ["given", "turned", "constant"])
+def test_attention_that_keeps_nothing_gives_zero(how: str) -> None:
+    inputs = torch.randn(1, 2, 5, 4), ~BEFORE if how == "turned" else BEFORE
+    emitted = Onnx.emit(program_of(Masked(how), inputs, precision="fp32"), settings())
     assert "IsNaN" not in emitted.operators
     (found,) = Onnxruntime.load(emitted.data, precise=False).run(inputs)
-    torch.testing.assert_close(found, Masked()(*inputs))
+    torch.testing.assert_close(found, Masked(how)(*inputs))
     assert not found[:, :, 0].any()
 
 

@@ -71,3 +71,13 @@ def test_a_mask_that_masks_nothing_is_dropped(mask):
 def test_a_mask_that_changes_something_stays(mask):
     net = Net(lambda net, x: F.scaled_dot_product_attention(*[x.view(-1, 1, 6, 8)] * 3, net.mask), mask=mask)
     check_pass("canonicalize-attention", net, X, rewrites=0)
+
+
+def test_a_mask_of_three_axes_that_masks_nothing_is_dropped():
+    net = Net(
+        lambda net, x: F.scaled_dot_product_attention(x, x, x, net.mask),
+        mask=torch.ones(1, 6, 6, dtype=torch.bool),
+    )
+    program = check_pass("canonicalize-attention", net, X).program
+    (node,) = (node for node in program.graph.nodes if ATTENTION in str(node.target))
+    assert len(node.args) + len(node.kwargs) == 4 and node.args[3] is None

@@ -129,6 +129,11 @@ def test_selected_places_are_a_slice_or_indexed(places, expected):
     assert expected is None or calls(program, "slice")[0][1:] == expected
 
 
+def test_selected_places_of_a_dynamic_axis_stay():
+    net = Net(lambda net, x: x.index_select(0, net.places).sum(0, keepdim=True) + x, places=torch.arange(2))
+    check_pass("canonicalize-selections", net, X, dynamic_batch=True, rewrites=0)
+
+
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_bags_of_one_size_are_pooled_embeddings(mode):
     words = torch.randint(0, 9, (3, 4))

@@ -46,3 +46,15 @@ def test_permutes_around_linear_layers_go():
 )
 def test_what_has_to_be_turned_stays(function):
     check_pass("convolve-linears", Net(function, up=nn.Linear(6, 8)), torch.randn(2, 6, 4, 6), rewrites=0)
+
+
+def test_what_comes_after_may_lie_otherwise_in_memory():
+    net = Net(
+        lambda net, x: (
+            F.max_pool2d(net.up(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), 3, 1, 1)
+            .permute(0, 2, 3, 1)
+            .flatten(1)
+        ),
+        up=nn.Linear(6, 8),
+    )
+    check_pass("convolve-linears", net, X, rewrites=1)

@@ -78,3 +78,8 @@ def test_declines_running_statistics():
     layer = nn.InstanceNorm2d(3, track_running_stats=True).eval()
     outcome = check_pass("recognize-norms", layer, torch.randn(2, 3, 4, 5), rewrites=0)
     assert "running statistics" in reasons(outcome)
+
+
+def test_what_comes_after_an_instance_norm_may_lie_otherwise_in_memory():
+    net = Net(lambda net, x: net.norm(x.permute(0, 3, 1, 2)).relu().flatten(1), norm=nn.InstanceNorm2d(5))
+    check_pass("recognize-norms", net, torch.randn(2, 3, 4, 5), rewrites=1)

@@ -42,3 +42,17 @@ def test_what_nobody_reads_of_a_state_is_not_computed():
 def test_layers_over_sequences_stay():
     net = Net(lambda net, x: net.layer(x[:, None])[0], layer=nn.GRU(6, 4))
     check_pass("unroll-cells", net, X, rewrites=0)
+
+
+@pytest.mark.parametrize("biases", [(), (0,), (0, 1)])
+def test_biases_are_known_by_their_place(biases):
+    parts = {f"bias_{index}": torch.randn(12) for index in biases}
+    net = Net(
+        lambda net, x: torch.gru_cell(
+            x, x[:, :4], net.of_x, net.of_h, *(getattr(net, name) for name in parts)
+        ),
+        of_x=torch.randn(12, 6),
+        of_h=torch.randn(12, 4),
+        **parts,
+    )
+    check_pass("unroll-cells", net, X, rewrites=1)

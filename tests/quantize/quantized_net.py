@@ -12,7 +12,7 @@ from torch import nn
 from edgecompile.capture import capture
 from edgecompile.dataset import Dataset, Sample
 from edgecompile.graph_pass import run_passes
-from edgecompile.program import CapturedProgram, QuantizedProgram, SourceModel
+from edgecompile.program import CapturedProgram, Precision, QuantizedProgram, SourceModel
 from edgecompile.progress import QuietProgress
 from edgecompile.quantize.layers import QuantizedLayer, quantized_layers
 from edgecompile.quantize.static_int8 import quantize
@@ -63,12 +63,12 @@ def quantized_beside_float(
     return program, quantize(program, data, chosen, QuietProgress())
 
 
-def rewritten(module: nn.Module, *shape: int) -> CapturedProgram:
-    """Capture, and run the target's passes."""
+def rewritten(module: nn.Module, *shape: int, precision: Precision = "int8") -> CapturedProgram:
+    """Capture, and run the target's passes for a precision."""
     source = SourceModel(
         name="net", module=module.eval(), exported=None, example_inputs=(torch.zeros(shape),)
     )
-    return run_passes(capture(source, dynamic_batch=False), [entry.name for entry in TARGET.passes])
+    return run_passes(capture(source, dynamic_batch=False), TARGET.passes_for(precision))
 
 
 def layers_of(program: QuantizedProgram) -> dict[str, QuantizedLayer]:

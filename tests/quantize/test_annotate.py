@@ -117,6 +117,26 @@ def test_an_output_that_joins_probabilities_with_others_stays_in_float():
     assert any("joins values of fixed bounds" in reason for reason in in_float(program).values())
 
 
+@pytest.mark.parametrize("reader", [lambda x: F.max_pool2d(x, 2), lambda x: x.softmax(1), lambda x: x * 2])
+def test_what_is_not_read_in_integers_stays_in_float_too(reader):
+    net = Net(
+        lambda net, x: reader(torch.cat([(first := net.first(x)).sigmoid(), first * first * 100], 1)),
+        first=nn.Conv2d(3, 4, 1),
+    )
+    program = quantized(net, *SHAPE)
+    assert layers_of(program)["sigmoid"].output_parameters.scale == 1 / 256
+    assert kinds(program)[-1] == "sigmoid" or "mul" in kinds(program)[-2:]
+    assert not {"cat", "max_pool2d"} & set(kinds(program))
+
+
+def test_a_sigmoid_that_takes_only_the_shape_of_another_keeps_its_scale():
+    net = Net(
+        lambda net, x: net.first(x).mean((2, 3), keepdim=True).sigmoid().expand_as(net.first(x) * 100) * 1.5,
+        first=nn.Conv2d(3, 4, 1),
+    )
+    assert layers_of(quantized(net, *SHAPE))["sigmoid"].output_parameters.scale == 1 / 256
+
+
 @pytest.mark.parametrize(
     "function", [lambda _, x: F.max_pool2d(x, 2), lambda _, x: F.relu(x), lambda _, x: F.relu6(x)]
 )

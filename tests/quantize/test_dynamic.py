@@ -29,7 +29,8 @@ def two_layers(net, x):
 def program_of(function=two_layers, shape=(2, 6, 48), **parts):
     torch.manual_seed(0)
     parts = parts or {"first": nn.Linear(48, 40), "second": nn.Linear(40, 24, bias=False)}
-    return quantize_dynamic(rewritten(Net(function, **parts), *shape), TARGET.quantization)
+    program = rewritten(Net(function, **parts), *shape, precision="int8-dynamic")
+    return quantize_dynamic(program, TARGET.quantization)
 
 
 def activations(shape, seed=0):
@@ -49,6 +50,17 @@ def test_every_linear_layer_chooses_for_itself():
     assert [tuple(layer.weights.weight.shape) for layer in layers] == [(40, 48), (24, 40)]
     assert (layers[0].weights.bias is None, layers[1].weights.bias is None) == (False, True)
     assert layers[1].source.name == "relu" and program.unquantized == ()
+
+
+def test_linear_layers_over_pictures_stay_linear_layers():
+    program = program_of(
+        lambda net, x: two_layers(net, net.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2),
+        (1, 48, 4, 4),
+        first=nn.Linear(48, 40),
+        second=nn.Linear(40, 48),
+        norm=nn.LayerNorm(48),
+    )
+    assert len(dynamic_layers(program.exported)) == 2
 
 
 def test_what_stays_in_float_says_why():
