@@ -43,7 +43,8 @@ def remove_in_place_writes(exported: ExportedProgram) -> tuple[ExportedProgram, 
     """Return an equal program without in-place operators, and how many there were.
 
     A write to a tensor that nothing else aliases is renamed here, which keeps the operators as the model
-    wrote them. Where views alias the written tensor, `run_decompositions` does the full analysis.
+    wrote them. Where views alias the written tensor, `run_decompositions` does the full analysis. Operators
+    that are spelled as Python's own (`__and__`) get their other names, which engines know.
 
     Raises:
         CaptureFailedError: The model writes to its own buffers, or to what may or may not be a view.

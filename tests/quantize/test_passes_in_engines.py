@@ -3,11 +3,12 @@
 import pytest
 import torch
 from every_engine import check_every_engine
-from quantized_net import TARGET, Net, rewritten
+from quantized_net import TARGET, Net, kinds, quantized, rewritten
 from test_operator_rules import RULES, network
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
+from edgecompile.emitters.executorch import Executorch
 from edgecompile.quantize.annotate import operators_with_rules
 
 SHAPE = (1, 4, 8, 8)
@@ -134,6 +135,14 @@ def test_every_engine_computes_it(name):
     checked = check_every_engine(net, *SHAPE, samples=8)
     assert checked.emitted["pte"].delegates == {"xnnpack": 1}
     assert not [row for emitted in checked.emitted.values() for row in emitted.declined if "Pad" in row.what]
+
+
+def test_no_picture_is_turned_for_a_norm_of_channels():
+    program = quantized(made("linear layers between permutes"), *SHAPE)
+    assert "permute" in kinds(program)
+    emitted = Executorch.emit(program, TARGET.emit["pte"])
+    assert emitted.delegates == {"xnnpack": 1}
+    assert "aten::permute_copy" not in emitted.operators
 
 
 def test_no_pass_is_missing():
