@@ -298,6 +298,7 @@ _FLOAT_REASONS = {
     "mean": _KEEPS_THE_SCALE,
     "gelu": _IN_FLOAT_INSIDE,
     "softmax": _IN_FLOAT_INSIDE,
+    "matmul": _IN_FLOAT_INSIDE,
     "upsample_bilinear2d": _NOT_SHARED,
     "adaptive_avg_pool2d": _NOT_SHARED,
 }
