@@ -93,14 +93,29 @@ def _without_tracing(graph_pass: type[Any]) -> type[Any]:
         def call(self, graph_module: GraphModule) -> PassResult:
             """Compute the values of new nodes only: what a pass calls when it has changed the graph."""
             for node in graph_module.graph.nodes:
-                if node.op == "call_function" and ("val" not in node.meta or _has_another_value(node)):
-                    args, kwargs = map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
-                    with detect_fake_mode(args) or nullcontext():
-                        node.meta["val"] = node.target(*args, **kwargs)
+                is_new = "val" not in node.meta or node in made
+                if node.op == "call_function" and (is_new or _has_another_value(node)):
+                    node.meta["val"] = _value(node)
             return PassResult(graph_module, True)
 
+    def create_call_function_node(self: Any, *args: Any, **kwargs: Any) -> Node:
+        """Give a new node a value at once: the pass looks at it again where it is an output."""
+        node: Node = graph_pass.create_call_function_node(self, *args, **kwargs)
+        node.meta["val"] = _value(node)
+        made.add(node)
+        return node
+
+    made: set[Node] = set()
+    own = {"create_call_function_node": create_call_function_node}
     # The pass calls the next class in the order of resolution, which comes before the one that traces.
-    return type(graph_pass.__name__, (graph_pass, KnownValues), {})
+    return type(graph_pass.__name__, (graph_pass, KnownValues), own)
+
+
+def _value(node: Node) -> Any:
+    args, kwargs = map_arg((node.args, node.kwargs), lambda argument: argument.meta["val"])
+    assert callable(node.target)
+    with detect_fake_mode(args) or nullcontext():
+        return node.target(*args, **kwargs)
 
 
 def _has_another_value(node: Node) -> bool:

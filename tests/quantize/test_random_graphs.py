@@ -11,6 +11,8 @@ FOUND: dict[str, list[Step]] = {
     "the delegate took the wrong axis after a convolution": [Step("move", "softmax of rows")],
     "one tensor as several operands": [Step("activation", "relu"), Step("move", "twice")],
     "values beside probabilities had their scale": [Step("move", "probabilities beside"), Step("norm")],
+    "the delegate gave out what it had turned": [Step("move", "max pool"), Step("move", "a choice")],
+    "a constant mask lost what it masks whole": [Step("masked attention")],
     "layers with equal weights": [
         Step("move", "means"),
         Step("norm"),
