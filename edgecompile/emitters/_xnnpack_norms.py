@@ -75,7 +75,11 @@ def _picture(editor: ProgramEditor, node: Node, shape: Sequence[int]) -> Node | 
     readers = list(_readers(node))
     if not readers or not all(is_permute(reader, TO_CHANNELS_FIRST) for reader in readers):
         return None
-    return operand(turned)
+    picture = operand(turned)
+    if picture.target is DEQUANTIZE:
+        # Another reader may be quantized, and the delegate then keeps the integers for all of them.
+        picture = editor.insert(node, DEQUANTIZE, *picture.args, keywords=picture.kwargs)
+    return picture
 
 
 def _requantized(node: Node) -> Node | None:

@@ -36,6 +36,13 @@ def layer_norm(rows):
     return centred / torch.sqrt((centred * centred).mean(-1, keepdim=True) + 1e-5)
 
 
+def outlook(net, x):
+    """Return a block whose input is normed, and added in integers (as in VOLO, Yuan et al. 2021)."""
+    rows = net.first(x).permute(0, 2, 3, 1)
+    values = F.linear(F.layer_norm(rows, (4,)), net.weight).permute(0, 3, 1, 2)
+    return (F.max_pool2d(values, 3, 1, 1).permute(0, 2, 3, 1) + rows).permute(0, 3, 1, 2)
+
+
 # What lies between two convolutions, and the passes that rewrite it.
 PASSES = {
     "input normalization": ({"fold-input-normalization"}, lambda net, x: net.first((x - 0.4) / 0.3)),
@@ -97,6 +104,7 @@ PASSES = {
             F.linear(F.layer_norm(net.first(x).permute(0, 2, 3, 1), (4,)), net.weight)
         ).permute(0, 3, 1, 2),
     ),
+    "a norm of channels beside other readers": ({"convolve-linears"}, outlook),
     "windows": (
         {"convolve-windows"},
         lambda net, x: F.unfold(net.first(x), 3, 1, 1).view(1, 36, 8, 8)[:, 8:12],
