@@ -93,22 +93,39 @@ def _without_tracing(graph_pass: type[Any]) -> type[Any]:
         def call(self, graph_module: GraphModule) -> PassResult:
             """Compute the values of new nodes only: what a pass calls when it has changed the graph."""
             for node in graph_module.graph.nodes:
-                is_new = "val" not in node.meta or node in made
-                if node.op == "call_function" and (is_new or _has_another_value(node)):
+                if node.op == "call_function" and ("val" not in node.meta or _has_another_value(node)):
                     node.meta["val"] = _value(node)
             return PassResult(graph_module, True)
 
     def create_call_function_node(self: Any, *args: Any, **kwargs: Any) -> Node:
-        """Give a new node a value at once: the pass looks at it again where it is an output."""
         node: Node = graph_pass.create_call_function_node(self, *args, **kwargs)
-        node.meta["val"] = _value(node)
-        made.add(node)
+        node.meta = _LateValue(node)
         return node
 
-    made: set[Node] = set()
     own = {"create_call_function_node": create_call_function_node}
     # The pass calls the next class in the order of resolution, which comes before the one that traces.
     return type(graph_pass.__name__, (graph_pass, KnownValues), own)
+
+
+class _LateValue(dict[str, Any]):
+    """What is known of a new node, and of those that get a copy of it: its value only when it is asked for.
+
+    The pass that turns pictures asks for the value of what it has inserted, where that is an output.
+    """
+
+    def __init__(self, node: Node) -> None:
+        super().__init__()
+        self._node = node
+
+    def __missing__(self, key: str) -> Any:
+        if key != "val":
+            raise KeyError(key)
+        return _value(self._node)
+
+    def copy(self) -> _LateValue:
+        found = _LateValue(self._node)
+        found.update(self)
+        return found
 
 
 def _value(node: Node) -> Any:
