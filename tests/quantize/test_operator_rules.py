@@ -100,7 +100,13 @@ RULES = {
     ),
     "assignment": (["slice", "tanh", "slice", "cat"], lambda h: h.slice_scatter(h[:, :2].tanh(), 1, 0, 2)),
     "linear layers": (
-        ["permute", "linear", "permute"],
+        ["view", "permute", "linear", "permute"],
+        lambda h: (
+            F.linear(h.flatten(2).transpose(1, 2), table(h[0, :, :4, 0].T)).transpose(1, 2).reshape(h.shape)
+        ),
+    ),
+    "linear layers over pictures": (
+        [],
         lambda h: F.linear(h.permute(0, 2, 3, 1), table(h[0, :, :4, 0].T)).permute(0, 3, 1, 2),
     ),
     "layers of one axis": (
