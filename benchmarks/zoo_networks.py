@@ -22,10 +22,8 @@ def __getattr__(name: str) -> Callable[[], Any]:
     if name.startswith("_"):
         raise AttributeError(name)
     network, _, what = name.partition("__")
-    source, own = source_of(network), network
-    if source in _SOURCES:
-        own = network.removeprefix(f"{source}_")
-    module = _SOURCES.get(source, zoo_timm)
+    source = source_of(network)
+    module, own = _SOURCES.get(source, zoo_timm), network.removeprefix(f"{source}_")
     return functools.partial(module.samples if what == "samples" else module.model, own)
 
 

@@ -54,12 +54,15 @@ Rewrite = Callable[[ProgramEditor, Node], Node | str | None]
 """Makes what replaces a call; returns that, why there is none, or None where the call is not the pattern."""
 
 
-def rewrite_calls(program: ExportedProgram, rewrites: Mapping[Operator, Rewrite]) -> PassOutcome:
+def rewrite_calls(
+    program: ExportedProgram, rewrites: Mapping[Operator, Rewrite], *, changes_layout: bool = False
+) -> PassOutcome:
     """Replace the calls of some operators: all of a pass that looks at one call at a time.
 
     Args:
         program: Is left as it was.
         rewrites: What is made of the calls, by operator.
+        changes_layout: What is made may lie in another order in memory.
     """
     editor = ProgramEditor(program)
     declined = []
@@ -70,6 +73,8 @@ def rewrite_calls(program: ExportedProgram, rewrites: Mapping[Operator, Rewrite]
             editor.replace(node, made)
         elif made is not None:
             declined.append(decline(node, made, what=operator_name(node)))
+    if changes_layout and editor.rewrites:
+        editor.allow_any_layout()
     return outcome(editor, declined)
 
 

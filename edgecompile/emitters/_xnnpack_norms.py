@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -20,31 +20,37 @@ aten = torch.ops.aten
 
 def layer_norm(editor: ProgramEditor, node: Node) -> Node | None:
     """Compute (x - mean) * rsqrt(mean((x - mean)^2) + eps) * weight + bias (Ba et al. 2016)."""
-    source, shape, weight, bias, eps = _arguments(node, [None, None, 1e-5])
-    picture = _picture(editor, node, shape)
-    if picture is not None:
-        result = _standardized(editor, node, picture, [1], eps)
-        if result is not None:
-            _over_channels(editor, node, result, weight, bias)
-        return None
-    rank = len(shape_of(source))
-    result = _standardized(editor, node, source, range(rank - len(shape), rank), eps)
-    return None if result is None else _affine(editor, node, result, weight, bias)
+    _, shape, weight, bias, eps = _arguments(node, [None, None, 1e-5])
+    return _over_last_axes(editor, node, shape, _standardized, eps, weight, bias)
 
 
 def rms_norm(editor: ProgramEditor, node: Node) -> Node | None:
     """Compute x * rsqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)."""
-    source, shape, weight, eps = _arguments(node, [None, None])
+    _, shape, weight, eps = _arguments(node, [None, None])
     eps = torch.finfo(torch.float32).eps if eps is None else eps
+    return _over_last_axes(editor, node, shape, _over_rms, eps, weight, None)
+
+
+def _over_last_axes(  # noqa: PLR0917
+    editor: ProgramEditor,
+    node: Node,
+    shape: Sequence[int],
+    normed: Callable[[ProgramEditor, Node, Node, Sequence[int], float], Node | None],
+    eps: float,
+    weight: Node | None,
+    bias: Node | None,
+) -> Node | None:
+    """Return a norm over the last axes; of channels that come first around it, replace its readers."""
     picture = _picture(editor, node, shape)
     if picture is not None:
-        result = _over_rms(editor, node, picture, [1], eps)
+        result = normed(editor, node, picture, [1], eps)
         if result is not None:
-            _over_channels(editor, node, result, weight, None)
+            _over_channels(editor, node, result, weight, bias)
         return None
+    source = operand(node)
     rank = len(shape_of(source))
-    result = _over_rms(editor, node, source, range(rank - len(shape), rank), eps)
-    return None if result is None else _affine(editor, node, result, weight, None)
+    result = normed(editor, node, source, range(rank - len(shape), rank), eps)
+    return None if result is None else _affine(editor, node, result, weight, bias)
 
 
 def group_norm(editor: ProgramEditor, node: Node) -> Node | None:
@@ -143,7 +149,7 @@ def _reshaped(editor: ProgramEditor, node: Node, value: Node | None, shape: list
 
 
 def _standardized(
-    editor: ProgramEditor, node: Node, source: Node, axes: Sequence[int] | range, eps: float
+    editor: ProgramEditor, node: Node, source: Node, axes: Sequence[int], eps: float
 ) -> Node | None:
     mean = insert_mean(editor, node, source, list(axes))
     if mean is None:
@@ -152,7 +158,7 @@ def _standardized(
 
 
 def _over_rms(
-    editor: ProgramEditor, node: Node, source: Node, axes: Sequence[int] | range, eps: float
+    editor: ProgramEditor, node: Node, source: Node, axes: Sequence[int], eps: float
 ) -> Node | None:
     square = editor.insert(node, aten.mul.Tensor, source, source)
     variance = insert_mean(editor, node, square, list(axes))

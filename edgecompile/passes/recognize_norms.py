@@ -7,9 +7,8 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.nn import functional
 
-from edgecompile.decline import decline
-from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
-from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.graph_edit import ProgramEditor, operand, shape_of
+from edgecompile.graph_pass import PassOutcome, rewrite_calls
 from edgecompile.graph_region import evaluated, numbers_in, recognized, regions_before
 from edgecompile.program import Reason
 
@@ -55,26 +54,14 @@ class RecognizeNorms:
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with norms in one operator each."""
-        instances = _instances_as_groups(program)
+        # A group norm keeps the order in memory, an instance norm does not.
+        instances = rewrite_calls(program, {aten.instance_norm.default: _as_groups}, changes_layout=True)
         found = recognized(instances.program, _ENDS, _recognize)
         return PassOutcome(
             program=found.program,
             rewrites=instances.rewrites + found.rewrites,
             declined=instances.declined + found.declined,
         )
-
-
-def _instances_as_groups(program: ExportedProgram) -> PassOutcome:
-    editor, declined = ProgramEditor(program), []
-    for node in editor.calls(aten.instance_norm.default):
-        made = _as_groups(editor, node)
-        if isinstance(made, Node):
-            editor.replace(node, made)
-        else:
-            declined.append(decline(node, made, what=operator_name(node)))
-    if editor.rewrites:
-        editor.allow_any_layout()  # a group norm keeps the order in memory, an instance norm does not
-    return outcome(editor, declined)
 
 
 def _as_groups(editor: ProgramEditor, node: Node) -> Node | str:
