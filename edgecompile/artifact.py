@@ -219,7 +219,7 @@ def interface_of(manifest: Manifest) -> str:
 
 def _known_of(entry: TensorEntry) -> tuple[Any, ...]:
     # Without dynamic sizes as it was before there were any, so that earlier wrappers still fit.
-    sizes = [dataclasses.asdict(size) for size in entry.dynamic]
+    sizes = [size.as_json() for size in entry.dynamic]
     return (entry.name, entry.shape, entry.dtype, *([sizes] if sizes else []))
 
 

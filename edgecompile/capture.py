@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import linecache
-import re
 import time
 import traceback
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
+from edgecompile.captured_sizes import refused_sizes, require_every_step
 from edgecompile.dynamic_size import BATCH, WantedSize
 from edgecompile.errors import (
     CaptureFailedError,
@@ -41,13 +41,6 @@ from edgecompile.symbolic_sizes import name_sizes, plain_symbols
 from edgecompile.user_code import first_line, load_function, split_spec
 
 _RESULTS = (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT)
-# What torch.export writes of sizes that a model fixes.
-_SPECIALIZED = re.compile(
-    r"You marked (\w+) as dynamic but your code specialized it to be a constant \((\d+)\)"
-)
-_GUARDED = re.compile(
-    r"Not all values of (\w+) = (\S+) in the specified range .* satisfy the generated guard (.+)\."
-)
 
 
 def load_model(spec: str) -> SourceModel:
@@ -157,13 +150,15 @@ def _export(source: SourceModel, module: torch.nn.Module, wanted: Sequence[Wante
     inputs, keywords, dynamic_shapes = with_dynamic_sizes(module, inputs, keywords, wanted)
     try:
         with torch.no_grad():
-            return torch.export.export(module, inputs, keywords, dynamic_shapes=dynamic_shapes)
+            exported = torch.export.export(module, inputs, keywords, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         raise CaptureFailedError(
             f"the model cannot be captured as one graph: {type(error).__name__}: {first_line(error)}",
             where=user_line(error.__traceback__),
             **_capture_hint(error, wanted),
         ) from error
+    require_every_step(exported, wanted)
+    return exported
 
 
 def _capture_hint(error: Exception, wanted: Sequence[WantedSize]) -> dict[str, str]:
@@ -174,23 +169,11 @@ def _capture_hint(error: Exception, wanted: Sequence[WantedSize]) -> dict[str, s
             "tensors by `torch.where` or masks"
         }
     if wanted and ("specialized" in text or "Constraints violated" in text):
-        if all(size.name == BATCH for size in wanted):
-            hint = "the model fixes its batch size (a reshape with a number?); leave --dynamic-batch out"
-        else:
-            hint = "leave this size out of --dynamic, or change the model or the bounds"
-        return {"found": _fixed_sizes(text), "hint": hint}
+        return refused_sizes(text, wanted)
     return {
         "hint": "rewrite this line with tensor operations only; `torch.export.export(model, inputs)` shows "
         "the whole message"
     }
-
-
-def _fixed_sizes(text: str) -> str:
-    """Return what torch.export says of the sizes that the model fixes, in the words of `--dynamic`."""
-    rows = [f"{name} is always {size}" for name, size in _SPECIALIZED.findall(text)]
-    for name, place, guard in _GUARDED.findall(text):
-        rows.append(f"{name} must satisfy {guard.replace(place, name)}")
-    return "\n".join(dict.fromkeys(rows))
 
 
 def _names_by_input(wanted: Sequence[WantedSize]) -> dict[str, dict[int, str]]:
@@ -207,7 +190,7 @@ def _require_captured_sizes(
     if not plain_symbols(exported):
         raise CaptureFailedError(
             "a dynamic size of an input is an expression of another one",
-            hint="capture it with a `torch.export.Dim` of its own for each dynamic size",
+            hint="capture it with a `torch.export.Dim` of its own, or a multiple of one, for each size",
         )
     others = [size for size in wanted if size.name != BATCH]
     if others:

@@ -23,9 +23,9 @@ BATCH = "batch"
 """The name of the size along which samples lie: every sample that is read is a batch of 1."""
 # The largest batch that a program with a dynamic batch dimension accepts.
 MAX_BATCH = 1024
-FORM = "INPUT:AXIS=NAME:MIN..MAX, or INPUT:AXIS=NAME for a name whose bounds are said elsewhere"
+FORM = "INPUT:AXIS=NAME:MIN..MAX[:STEP], or INPUT:AXIS=NAME for a name whose bounds are said elsewhere"
 _AXIS = re.compile(r"(\w+):(\d{1,2})")
-_SIZE = re.compile(r"([A-Za-z]\w*)(?::(\d{1,9})\.\.(\d{1,9}))?", re.ASCII)
+_SIZE = re.compile(r"([A-Za-z]\w*)(?::(\d{1,9})\.\.(\d{1,9})(?::(\d{1,9}))?)?", re.ASCII)
 
 
 @with_config(STRICT)
@@ -38,55 +38,67 @@ class DynamicSize:
         name: Of an input's size; for an output's, what it is made of: `length`, `height//2`.
         minimum: The least size.
         maximum: The largest size; None where the program has no bound.
+        step: What every size is a multiple of.
     """
 
     axis: Annotated[int, Field(ge=0)]
     name: str
     minimum: Annotated[int, Field(ge=0)]
     maximum: Annotated[int, Field(ge=0)] | None
+    step: Annotated[int, Field(ge=1)] = 1
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.minimum} to {'any' if self.maximum is None else self.maximum})"
+        return f"{self.name} ({self.bounds})"
+
+    @property
+    def bounds(self) -> str:
+        """The bounds for a reader."""
+        steps = f" in steps of {self.step}" if self.step > 1 else ""
+        return f"{self.minimum} to {'any' if self.maximum is None else self.maximum}{steps}"
 
     def admits(self, size: int) -> bool:
-        """Tell whether a size is within the bounds."""
-        return self.minimum <= size and (self.maximum is None or size <= self.maximum)
+        """Tell whether it may be so long."""
+        within = self.minimum <= size and (self.maximum is None or size <= self.maximum)
+        return within and size % self.step == 0
+
+    def as_json(self) -> dict[str, int | str | None]:
+        """Return it as JSON's types, without a step of 1: as it was before there were steps."""
+        said: dict[str, int | str | None] = {
+            "axis": self.axis,
+            "name": self.name,
+            "minimum": self.minimum,
+            "maximum": self.maximum,
+        }
+        return said | ({"step": self.step} if self.step > 1 else {})
 
 
 @dataclass(frozen=True, kw_only=True)
-class WantedSize:
-    """A size of an input that shall be dynamic.
+class WantedSize(DynamicSize):
+    """A size that shall be dynamic; axes with one name are equally long.
 
     Attributes:
-        input: The input's name.
-        axis: Which of its axes.
-        name: What the size is called; axes with one name are equally long.
-        minimum: The least size.
-        maximum: The largest size.
+        input: The name of the input that it is of.
     """
 
     input: str
-    axis: int
-    name: str
-    minimum: int
-    maximum: int
 
     def __str__(self) -> str:
-        return f"{self.input}:{self.axis}={self.name}:{self.minimum}..{self.maximum}"
+        step = f":{self.step}" if self.step > 1 else ""
+        return f"{self.input}:{self.axis}={self.name}:{self.minimum}..{self.maximum}{step}"
 
 
 def parse_dynamic(said: Mapping[str, object], where: str) -> tuple[WantedSize, ...]:
     """Return the sizes that a user asks for.
 
     Args:
-        said: By `INPUT:AXIS`, `NAME:MIN..MAX`; `NAME` alone where another one says the bounds.
+        said: By `INPUT:AXIS`, `NAME:MIN..MAX[:STEP]`; `NAME` alone where another one says the bounds.
         where: What said so.
 
     Raises:
         InvalidDynamicSizeError: An entry has another form, or bounds contradict each other or are missing.
     """
     rows: list[tuple[str, int, str]] = []
-    bounds: dict[str, tuple[int, int]] = {}
+    bounds: dict[str, tuple[int, int, int]] = {}
     for key, value in said.items():
         place, size = _AXIS.fullmatch(key), _SIZE.fullmatch(str(value))
         own = f"{where}: {key}={value}"
@@ -100,18 +112,25 @@ def parse_dynamic(said: Mapping[str, object], where: str) -> tuple[WantedSize, .
         rows.append((place[1], int(place[2]), size[1]))
         if size[2] is None:
             continue
-        given = int(size[2]), int(size[3])
-        if not 1 <= given[0] < given[1]:
+        given = least, most, step = int(size[2]), int(size[3]), int(size[4] or 1)
+        if not 1 <= least < most:
             raise InvalidDynamicSizeError(
-                f"the dynamic size {size[1]!r} goes from {given[0]} to {given[1]}",
+                f"the dynamic size {size[1]!r} goes from {least} to {most}",
                 where=own,
                 expected="a least size of 1 or more, and a largest above it",
+            )
+        if step < 1 or least % step or most % step:
+            raise InvalidDynamicSizeError(
+                f"the bounds of the dynamic size {size[1]!r} are no multiples of its step",
+                where=own,
+                expected="a step that divides both bounds",
+                found=f"{least} and {most} in steps of {step}",
             )
         if bounds.setdefault(size[1], given) != given:
             raise InvalidDynamicSizeError(
                 f"the dynamic size {size[1]!r} has two pairs of bounds",
                 where=own,
-                found="{}..{} and {}..{}".format(*bounds[size[1]], *given),
+                found="{}..{}:{} and {}..{}:{}".format(*bounds[size[1]], *given),
                 hint="say the bounds once, or use two names for sizes that may differ",
             )
     for input_name, axis, name in rows:
@@ -123,8 +142,9 @@ def parse_dynamic(said: Mapping[str, object], where: str) -> tuple[WantedSize, .
                 known=", ".join(bounds) or None,
             )
     return tuple(
-        WantedSize(input=input_name, axis=axis, name=name, minimum=bounds[name][0], maximum=bounds[name][1])
+        WantedSize(input=input_name, axis=axis, name=name, minimum=least, maximum=most, step=step)
         for input_name, axis, name in rows
+        for least, most, step in [bounds[name]]
     )
 
 

@@ -20,23 +20,26 @@ class NamedSize:
         name: What it is called; for an output, what it is made of.
         minimum: The least size.
         maximum: The largest; None without a bound.
+        step: What every size is a multiple of.
         axes: Where it is, as `INPUT:AXIS`.
     """
 
     name: str
     minimum: int
     maximum: int | None
+    step: int
     axes: tuple[str, ...]
 
 
 def named_sizes(manifest: Manifest) -> Iterator[NamedSize]:
     """Yield the dynamic sizes, each once, with all axes that have it."""
-    axes: dict[tuple[str, int, int | None], list[str]] = {}
+    axes: dict[tuple[str, int, int | None, int], list[str]] = {}
     for entry in (*manifest.inputs, *manifest.outputs):
         for size in entry.dynamic:
-            axes.setdefault((size.name, size.minimum, size.maximum), []).append(f"{entry.name}:{size.axis}")
-    for (name, minimum, maximum), places in axes.items():
-        yield NamedSize(name=name, minimum=minimum, maximum=maximum, axes=tuple(places))
+            known = (size.name, size.minimum, size.maximum, size.step)
+            axes.setdefault(known, []).append(f"{entry.name}:{size.axis}")
+    for (name, minimum, maximum, step), places in axes.items():
+        yield NamedSize(name=name, minimum=minimum, maximum=maximum, step=step, axes=tuple(places))
 
 
 def sizes_text(sizes: Sequence[NamedSize]) -> str:
@@ -45,5 +48,6 @@ def sizes_text(sizes: Sequence[NamedSize]) -> str:
     for size in sizes:
         most = "any" if size.maximum is None else size.maximum
         # A manifest comes from anywhere: its names must not steer the terminal.
-        rows.append(printable(f"  {size.name}: {size.minimum} to {most} ({', '.join(size.axes)})"))
+        bounds = f"{size.minimum} to {most}" + (f" in steps of {size.step}" if size.step > 1 else "")
+        rows.append(printable(f"  {size.name}: {bounds} ({', '.join(size.axes)})"))
     return "\n".join(rows) + "\n"

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.export import Dim, ShapesCollection
+from torch.export import ShapesCollection
 from torch.utils import _pytree
 
 from edgecompile.dynamic_size import BATCH, MAX_BATCH, WantedSize
@@ -20,6 +20,7 @@ from edgecompile.errors import (
     did_you_mean,
 )
 from edgecompile.program import SourceModel
+from edgecompile.symbolic_sizes import dimension
 
 Structure = tuple[tuple[Any, ...], dict[str, Any]]
 """What `forward` takes in order, and what it takes by name."""
@@ -166,7 +167,7 @@ def with_dynamic_sizes(
 ) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
     """Return example inputs that torch.export can trace, and what it is told of their sizes.
 
-    torch.export takes a size of 1 for a constant, so it is shown two instead.
+    torch.export takes a size of one step for a constant, so it is shown two instead.
 
     Raises:
         InvalidDynamicSizeError: A size is of no axis of the inputs, or the examples contradict it.
@@ -183,7 +184,7 @@ def with_dynamic_sizes(
     }
     by_identity = {id(tensor): grown[name] for name, tensor in tensors.items()}
     inputs, keywords = _pytree.tree_map(lambda tensor: by_identity[id(tensor)], (inputs, keywords))
-    dims = {size.name: Dim(size.name, min=size.minimum, max=size.maximum) for size in wanted}
+    dims = {size.name: dimension(size.name, size.minimum, size.maximum, size.step) for size in wanted}
     shapes = ShapesCollection()  # type: ignore[no-untyped-call]
     for name, tensor in grown.items():
         own = {size.axis: dims[size.name] for size in wanted if size.input == name}
@@ -211,11 +212,11 @@ def _check(size: WantedSize, tensors: Mapping[str, torch.Tensor], lengths: dict[
             found=f"an example of shape {list(tensor.shape)}",
         )
     length = tensor.shape[size.axis]
-    if not size.minimum <= length <= size.maximum:
+    if not size.admits(length):
         raise InvalidDynamicSizeError(
             f"the example of {size.input!r} is outside the bounds of {size.name!r}",
             where=where,
-            expected=f"{size.minimum} to {size.maximum}",
+            expected=size.bounds,
             found=str(length),
             hint="return an example input within the bounds",
         )
@@ -230,6 +231,6 @@ def _check(size: WantedSize, tensors: Mapping[str, torch.Tensor], lengths: dict[
 
 def _grown(tensor: torch.Tensor, sizes: Sequence[WantedSize]) -> torch.Tensor:
     for size in sizes:
-        if tensor.shape[size.axis] == 1:
+        if tensor.shape[size.axis] == size.step:
             tensor = torch.cat([tensor, tensor], size.axis)
     return tensor

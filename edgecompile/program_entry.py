@@ -27,13 +27,13 @@ from edgecompile.program_file import DTYPES, call_name, decode, encode, operator
 from edgecompile.quantize.layers import constants_of
 from edgecompile.symbolic_sizes import (
     copy_names,
+    input_symbols,
     inputs_of_graph,
     name_sizes,
     names_in_text,
     plain_symbols,
     size_text,
     skeleton_shapes,
-    symbol_names,
 )
 from edgecompile.tensor_file import can_hold
 
@@ -70,9 +70,8 @@ def can_keep(exported: ExportedProgram) -> bool:
     """Tell whether `read_program` can rebuild a program: its dynamic sizes are those of its inputs."""
     if not can_hold(constants_of(exported)):
         return False
-    return plain_symbols(exported) and set(map(str, exported.range_constraints)) == set(
-        symbol_names(exported)
-    )
+    symbols = {symbol for size in exported.range_constraints for symbol in size.free_symbols}
+    return plain_symbols(exported) and symbols == input_symbols(exported)
 
 
 def read_program(text: str, constants: dict[str, torch.Tensor]) -> ExportedProgram:

@@ -78,7 +78,8 @@ def _length(size: DynamicSize, index: int) -> int:
     if size.name == BATCH:
         return 1
     most = max(size.minimum, min(_LARGEST_NOISE, size.maximum or _LARGEST_NOISE))
-    return size.minimum + (most - size.minimum) * index // (_RANDOM_SAMPLES - 1)
+    steps = (most - size.minimum) // size.step
+    return size.minimum + steps * index // (_RANDOM_SAMPLES - 1) * size.step
 
 
 def _specs(entries: Iterable[TensorEntry]) -> tuple[TensorSpec, ...]:

@@ -1,4 +1,7 @@
-"""The dynamic sizes of a program: torch.export's symbols, and the names that their author gave them."""
+"""The dynamic sizes of a program: torch.export's symbols, and the names that their author gave them.
+
+An input's size is a symbol, or a multiple of one where it goes in steps: `4*s77`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import sympy
 import torch
 from torch.export import Dim, ExportedProgram
 from torch.fx import Node
-from torch.utils._sympy.value_ranges import bound_sympy
+from torch.utils._sympy.value_ranges import ValueRanges, bound_sympy
 
 from edgecompile.dynamic_size import BATCH, DynamicSize
 from edgecompile.graph_edit import user_input_names
@@ -61,33 +65,34 @@ def input_sizes(exported: ExportedProgram, node: Node) -> tuple[DynamicSize, ...
 
 def output_sizes(exported: ExportedProgram, node: Node) -> tuple[DynamicSize, ...]:
     """Return the dynamic sizes of an output, made of those of the inputs."""
-    names = symbol_names(exported)
+    names = _named_symbols(exported)
     return tuple(
-        _described(exported, axis, size, expression_text(str(size.node.expr), names))
-        for axis, size in _dynamic(node)
+        _described(exported, axis, size, str(size.node.expr.subs(names))) for axis, size in _dynamic(node)
     )
 
 
-def symbol_names(exported: ExportedProgram) -> dict[str, str]:
-    """Return the names of sizes by torch.export's symbols (`s77`)."""
-    found: dict[str, str] = {}
+def input_symbols(exported: ExportedProgram) -> set[Any]:
+    """Return the symbols that the inputs' sizes are made of."""
+    return set(_named_symbols(exported))
+
+
+def _named_symbols(exported: ExportedProgram) -> dict[Any, Any]:
+    """Return each symbol of torch.export's (`s77`) in terms of the inputs' sizes (`height/4`)."""
+    found: dict[Any, Any] = {}
     for node in inputs_of_graph(exported):
         for size in input_sizes(exported, node):
-            found.setdefault(str(node.meta["val"].shape[size.axis].node.expr), size.name)
+            step, symbol = step_and_symbol(node.meta["val"].shape[size.axis].node.expr)
+            found.setdefault(symbol, sympy.Symbol(size.name, integer=True, positive=True) / step)
     return found
-
-
-def expression_text(expression: str, names: Mapping[str, str]) -> str:
-    """Return an expression of symbols with their names instead."""
-    return re.sub(r"[A-Za-z_]\w*", lambda word: names.get(word[0], word[0]), expression)
 
 
 def bound_symbols(exported: ExportedProgram, inputs: Sequence[torch.Tensor]) -> dict[Any, int]:
     """Return the value of each symbol for one sample."""
     return {
-        size.node.expr: int(tensor.shape[axis])
+        symbol: int(tensor.shape[axis]) // step
         for node, tensor in zip(inputs_of_graph(exported), inputs, strict=True)
         for axis, size in _dynamic(node)
+        for step, symbol in [step_and_symbol(size.node.expr)]
     }
 
 
@@ -103,9 +108,16 @@ def inputs_of_graph(exported: ExportedProgram) -> list[Node]:
 
 
 def plain_symbols(exported: ExportedProgram) -> bool:
-    """Tell whether every dynamic size of an input is a symbol of its own, not made of another one's."""
-    sizes = [size for node in inputs_of_graph(exported) for _, size in _dynamic(node)]
-    return all(size.node.expr.is_symbol for size in sizes)
+    """Tell whether every dynamic size of an input is a symbol, or a multiple of one, of its own."""
+    sizes = {size.node.expr for node in inputs_of_graph(exported) for _, size in _dynamic(node)}
+    symbols = [step_and_symbol(size)[1] for size in sizes]
+    return all(symbol.is_symbol for symbol in symbols) and len(set(symbols)) == len(symbols)
+
+
+def step_and_symbol(expression: Any) -> tuple[int, Any]:
+    """Return what a size is a multiple of, and what it is this multiple of; 1 and itself for others."""
+    step, rest = expression.as_coeff_Mul()
+    return (int(step), rest) if rest.is_symbol else (1, expression)
 
 
 def skeleton_shapes(
@@ -126,31 +138,38 @@ def skeleton_shapes(
             if isinstance(size, int):
                 continue
             name, least, most = size["name"], int(size["minimum"]), size["maximum"]
+            step = int(size.get("step", 1))
             if not re.fullmatch(r"[A-Za-z_]\w{0,63}", name, re.ASCII):
                 raise ValueError(f"{name!r:.80} is no name of a size")
             # torch.export takes a size of 1 for a constant, and two of one length for one size.
-            lengths.setdefault(name, example_size(least, most, taken=lengths.values()))
-            own[axis] = dims.setdefault(name, Dim(name, min=least, max=most))
+            lengths.setdefault(name, example_size(least, most, step, taken=lengths.values()))
+            own[axis] = dims.setdefault(name, dimension(name, least, most, step))
         examples.append([size if isinstance(size, int) else lengths[size["name"]] for size in shape])
         dynamic.append(own)
     return examples, tuple(dynamic) if dims else None
 
 
-def example_size(minimum: int, maximum: int | None, taken: Any = ()) -> int:
-    """Return a size within bounds that stands for all: above 1, and another one than those taken."""
-    size = max(minimum, 2)
-    while size in set(taken) and (maximum is None or size < maximum):
-        size += 1
+def dimension(name: str, minimum: int, maximum: int | None, step: int) -> Any:
+    """Return what torch.export is told of a size: where it goes in steps, a multiple of a size of its own."""
+    if step == 1:
+        return Dim(name, min=minimum, max=maximum)
+    most = None if maximum is None else maximum // step
+    return step * Dim(f"_{name}", min=-(-minimum // step), max=most)
+
+
+def example_size(minimum: int, maximum: int | None, step: int, taken: Any = ()) -> int:
+    """Return a size within bounds that stands for all: above 1 step, and another one than those taken."""
+    size = max(-(-minimum // step), 2) * step
+    while size in set(taken) and (maximum is None or size + step <= maximum):
+        size += step
     return size
 
 
 def size_text(exported: ExportedProgram, node: Node) -> list[Any]:
-    """Return an input's shape as JSON's types: a number, or the name and bounds of a dynamic size."""
-    dynamic = {size.axis: size for size in input_sizes(exported, node)}
+    """Return an input's shape as JSON's types: a number, or what is known of a dynamic size."""
+    dynamic = {size.axis: size.as_json() for size in input_sizes(exported, node)}
     return [
-        {"name": dynamic[axis].name, "minimum": dynamic[axis].minimum, "maximum": dynamic[axis].maximum}
-        if axis in dynamic
-        else int(size)
+        {key: item for key, item in dynamic[axis].items() if key != "axis"} if axis in dynamic else int(size)
         for axis, size in enumerate(node.meta["val"].shape)
     ]
 
@@ -173,12 +192,23 @@ def _dynamic(node: Node) -> list[tuple[int, Any]]:
     return [(axis, size) for axis, size in sizes if isinstance(size, torch.SymInt)]
 
 
+def _ranges(exported: ExportedProgram) -> dict[Any, ValueRanges[Any]]:
+    """Return the range of each symbol; torch.export says 2 at least of one that stands for steps."""
+    ranges = dict(exported.range_constraints)
+    for size, whole in exported.range_constraints.items():
+        step, symbol = step_and_symbol(size)
+        if step > 1 and symbol in ranges:
+            ranges[symbol] = ValueRanges(-(-int(whole.lower) // step), ranges[symbol].upper)
+    return ranges
+
+
 def _described(exported: ExportedProgram, axis: int, size: torch.SymInt, name: str) -> DynamicSize:
-    bounds = bound_sympy(size.node.expr, exported.range_constraints)
+    bounds = bound_sympy(size.node.expr, _ranges(exported))
     lower, upper = bounds.lower, bounds.upper
     return DynamicSize(
         axis=axis,
         name=name,
         minimum=max(int(lower), 0) if lower > -_LARGEST else 0,
         maximum=int(upper) if upper < _LARGEST else None,
+        step=step_and_symbol(size.node.expr)[0],
     )

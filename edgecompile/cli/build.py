@@ -67,8 +67,8 @@ if TYPE_CHECKING:
     "--dynamic",
     type=DynamicAxis(),
     multiple=True,
-    help="Take any size from MIN to MAX along an axis of an input (tokens:1=length:1..128); may be repeated, "
-    "and axes of one NAME are equally long.",
+    help="Take any size from MIN to MAX along an axis of an input (tokens:1=length:1..128), or multiples of "
+    "STEP alone (image:2=height:64..512:32); may be repeated, and axes of one NAME are equally long.",
 )
 @click.option("--dynamic-batch/--no-dynamic-batch", default=None, help="Take any batch size.")
 @click.option(

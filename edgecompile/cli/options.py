@@ -35,9 +35,9 @@ class KeyValue(click.ParamType[Any]):
 
 
 class DynamicAxis(KeyValue):
-    """INPUT:AXIS=NAME:MIN..MAX, or a NAME alone; what it means is checked with the other settings."""
+    """INPUT:AXIS=NAME:MIN..MAX[:STEP], or a NAME alone; what it means is checked with the other settings."""
 
-    name = "INPUT:AXIS=NAME:MIN..MAX"
+    name = "INPUT:AXIS=NAME:MIN..MAX[:STEP]"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

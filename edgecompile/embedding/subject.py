@@ -57,9 +57,9 @@ class EmbeddedTensor:
     dynamic: tuple[DynamicSize, ...] = ()
 
     @property
-    def sizes(self) -> tuple[int | tuple[int, int | None] | None, ...]:
-        """What each dimension may be: a size, the least and the largest one, or any."""
-        bounds = {size.axis: (size.minimum, size.maximum) for size in self.dynamic}
+    def sizes(self) -> tuple[int | tuple[int, int | None, int] | None, ...]:
+        """What each dimension may be: a size; the least, the largest and the step between sizes; or any."""
+        bounds = {size.axis: (size.minimum, size.maximum, size.step) for size in self.dynamic}
         return tuple(bounds.get(axis) if size is None else size for axis, size in enumerate(self.shape))
 
     @property

@@ -24,12 +24,11 @@ from edgecompile.emitters._onnx_quick_export import quick_export
 from edgecompile.emitters._onnx_weights import lower_weights
 from edgecompile.engines.onnxruntime import Onnxruntime
 from edgecompile.errors import LoweringFailedError
-from edgecompile.flat_signature import output_names
 from edgecompile.graph_edit import ProgramEditor, source_line
 from edgecompile.program import QuantizedProgram
 from edgecompile.quantize.dynamic_layers import with_float_activations
 from edgecompile.recurrence import MOST_STEPS, is_projected, unrolled
-from edgecompile.symbolic_sizes import expression_text, symbol_names
+from edgecompile.signature import inputs_of, outputs_of
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -166,22 +165,11 @@ def _name_nodes(graph: ir.Graph) -> None:
 def _name_signature(graph: ir.Graph, program: QuantizedProgram) -> None:
     """Give inputs, outputs and dynamic dimensions the names that a user knows."""
     graph.name = program.name
-    names = [name for name in program.exported.graph_signature.user_inputs if isinstance(name, str)]
-    for value, name in zip(graph.inputs, names, strict=True):
-        value.name = name
-    for value, name in zip(graph.outputs, output_names(program.exported), strict=True):
-        value.name = name
-    dimensions = symbol_names(program.exported)
-    for value in (*graph.inputs, *graph.outputs):
-        dims = [_named(dimension, dimensions) for dimension in value.shape or ()]
-        value.shape = None if value.shape is None else ir.Shape(dims)
-
-
-def _named(dimension: int | ir.SymbolicDim, names: dict[str, str]) -> int | str | None:
-    if isinstance(dimension, int):
-        return dimension
-    # An output's dimension may be an expression of the inputs' ("s77 * 4").
-    return dimension.value and expression_text(dimension.value, names)
+    entries = (*inputs_of(program.exported), *outputs_of(program.exported))
+    for value, entry in zip((*graph.inputs, *graph.outputs), entries, strict=True):
+        sizes = {size.axis: size.name for size in entry.dynamic}
+        value.name = entry.name
+        value.shape = ir.Shape(sizes.get(axis, size) for axis, size in enumerate(entry.shape))
 
 
 def _strip(model: ir.Model) -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 LENGTHS = ("--dynamic", "tokens:1=length:1..32", "--dynamic", "mask:1=length")
+STEPS = ("--dynamic", "image:2=height:8..24:4", "--dynamic", "image:3=width:8..32:8")
 PICTURES = ("--dynamic", "image:2=height:8..24", "--dynamic", "image:3=width:8..40")
 
 
@@ -113,3 +114,31 @@ class Reshaped(nn.Module):
 
 def reshaped():
     return Reshaped(), (torch.rand(1, 4, 3),)
+
+
+class UNet(nn.Module):
+    """Two levels of a U-Net (Ronneberger et al. 2015), for heights and widths that 4 divides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+        self.deepest = nn.Conv2d(16, 16, 3, padding=1)
+        self.up, self.last_up = nn.ConvTranspose2d(16, 16, 2, 2), nn.ConvTranspose2d(8, 8, 2, 2)
+        self.join, self.last = nn.Conv2d(32, 8, 3, padding=1), nn.Conv2d(16, 2, 1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        wide = self.first(image).relu()
+        half = self.second(functional.max_pool2d(wide, 2)).relu()
+        quarter = self.deepest(functional.max_pool2d(half, 2)).relu()
+        joined = self.join(torch.cat([self.up(quarter), half], 1)).relu()
+        return self.last(torch.cat([self.last_up(joined), wide], 1))
+
+
+def unet():
+    return UNet(), (torch.rand(1, 3, 16, 8),)
+
+
+def pictures_in_steps():
+    for seed in range(17):
+        yield picture(8 + 4 * (seed % 5), 8 + 8 * (seed % 4), seed)

@@ -8,9 +8,10 @@ from dataclasses import replace
 from functools import cache
 
 import dynamic_networks
+import onnx
 import pytest
 import torch
-from dynamic_networks import LENGTHS, PICTURES, picture, text
+from dynamic_networks import LENGTHS, PICTURES, STEPS, picture, text
 
 from edgecompile.artifact import interface_of, load_bundle, write_manifest
 from edgecompile.capture import capture, load_model
@@ -28,8 +29,11 @@ from edgecompile.errors import (
 )
 from edgecompile.goldens import read_goldens
 from edgecompile.graph_pass import run_passes
+from edgecompile.program_entry import can_keep, program_text
+from edgecompile.program_entry import read_program as read_kept_program
 from edgecompile.program_file import constants_to_npz, read_program, to_text
 from edgecompile.progress import QuietProgress
+from edgecompile.quantize.layers import constants_of
 from edgecompile.quantize.reference import Reference
 from edgecompile.quantize.static_int8 import quantize
 from edgecompile.signature import input_specs, inputs_of, outputs_of, random_dataset
@@ -41,12 +45,15 @@ BATCH = {"tokens:0": "batch:1..4", "mask:0": "batch"}
 SIZES = {
     "encoder": {"tokens:1": "length:1..32", "mask:1": "length"} | BATCH,
     "convolutions": {"image:0": "batch:1..4", "image:2": "height:8..24", "image:3": "width:8..40"},
+    "unet": {"image:0": "batch:1..4", "image:2": "height:8..24:4", "image:3": "width:8..32:8"},
 }
-DATA = {"encoder": "texts", "convolutions": "pictures"}
+DATA = {"encoder": "texts", "convolutions": "pictures", "unet": "pictures_in_steps"}
 INPUTS = {
     "encoder": [text(1, 50), text(2, 51, 3), text(17, 52), text(32, 53, 4)],
     "convolutions": [(picture(*size, seed),) for seed, size in enumerate(((8, 8), (9, 31), (24, 40)))]
     + [(picture(13, 22, 9, batch=4),)],
+    "unet": [(picture(*size, seed),) for seed, size in enumerate(((8, 8), (12, 24), (24, 32)))]
+    + [(picture(16, 8, 9, batch=4),)],
 }
 
 
@@ -90,7 +97,8 @@ def test_every_engine_takes_every_size(network, name):
 def test_what_the_delegate_cannot_reshape_is_told():
     rows = emitted("encoder", "pte").declined
     assert any("outside the delegate" in row.reason and "view" in row.what for row in rows)
-    assert emitted("convolutions", "pte").delegates == {"xnnpack": 1}
+    for network in ("convolutions", "unet"):
+        assert emitted(network, "pte").delegates == {"xnnpack": 1}
 
 
 def test_the_pte_refuses_what_does_not_fit_its_memory():
@@ -115,6 +123,36 @@ def test_sizes_of_inputs_and_outputs_have_names_and_bounds():
     assert "height" in mapped.dynamic[1].name and classes.dynamic == (batch,)
 
 
+def test_sizes_in_steps_have_names_and_bounds():
+    exported = quantized("unet").exported
+    (image,), (mapped,) = inputs_of(exported), outputs_of(exported)
+    assert image.dynamic[1:] == mapped.dynamic[1:]  # not "4*(height/4)"
+    assert image.dynamic[1:] == (
+        DynamicSize(axis=2, name="height", minimum=8, maximum=24, step=4),
+        DynamicSize(axis=3, name="width", minimum=8, maximum=32, step=8),
+    )
+    model = onnx.load_from_string(emitted("unet", "onnx").data)
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        assert [dim.dim_param or dim.dim_value for dim in dims][2:] == ["height", "width"]
+
+
+@pytest.mark.parametrize("form", [program_text, to_text])
+def test_a_program_in_steps_is_read_back(tmp_path, form):
+    exported = quantized("unet").exported
+    assert can_keep(exported)
+    if form is program_text:
+        again = read_kept_program(program_text(exported), constants_of(exported))
+    else:
+        again = read_program(
+            to_text(exported).encode(), constants_to_npz(exported), tmp_path / "program.json"
+        )
+    assert inputs_of(again) == inputs_of(exported) and outputs_of(again) == outputs_of(exported)
+    inputs = INPUTS["unet"][1]
+    found, expected = (program.module(check_guards=False)(*inputs) for program in (again, exported))
+    assert torch.equal(torch.utils._pytree.tree_leaves(found)[0], expected)
+
+
 def test_a_program_is_read_back_with_its_sizes(tmp_path):
     exported = quantized("encoder").exported
     again = read_program(to_text(exported).encode(), constants_to_npz(exported), tmp_path / "program.json")
@@ -129,15 +167,26 @@ def test_noise_has_several_sizes_that_fit_together():
     shapes = [[tuple(value.shape) for value in sample.inputs] for sample in data.samples]
     assert shapes[0] == [(1, 1), (1, 1)] and shapes[-1] == [(1, 32), (1, 32)]
     assert all(tokens == mask for tokens, mask in shapes)
+    data = random_dataset(input_specs(captured("unet", SIZES["unet"]).exported))
+    heights = [sample.inputs[0].shape[2] for sample in data.samples]
+    assert (heights[0], heights[-1]) == (8, 24) and all(height % 4 == 0 for height in heights)
+
+
+def built(cli, output, network, data, sizes):
+    given = ("--target", "linux-x86-64", "--calibration", f"{SPEC}:{data}", "--output", output)
+    finished = cli("build", f"{SPEC}:{network}", *given, *sizes)
+    assert finished.status == 0, finished.err
+    return output / "linux-x86-64"
 
 
 @pytest.fixture(scope="module")
 def bundle(cli, tmp_path_factory):
-    output = tmp_path_factory.mktemp("dynamic")
-    given = ("--target", "linux-x86-64", "--calibration", f"{SPEC}:pictures", "--output", output)
-    finished = cli("build", f"{SPEC}:convolutions", *given, *PICTURES)
-    assert finished.status == 0, finished.err
-    return output / "linux-x86-64"
+    return built(cli, tmp_path_factory.mktemp("dynamic"), "convolutions", "pictures", PICTURES)
+
+
+@pytest.fixture(scope="module")
+def bundle_in_steps(cli, tmp_path_factory):
+    return built(cli, tmp_path_factory.mktemp("steps"), "unet", "pictures_in_steps", STEPS)
 
 
 def test_a_bundle_tells_its_sizes_and_has_goldens_of_several(bundle, cli):
@@ -155,6 +204,7 @@ def test_a_bundle_tells_its_sizes_and_has_goldens_of_several(bundle, cli):
         "name": "height",
         "minimum": 8,
         "maximum": 24,
+        "step": 1,
         "axes": ["image:2"],
     }
     narrower = replace(manifest.inputs[0], dynamic=manifest.inputs[0].dynamic[:1])
@@ -167,6 +217,14 @@ def test_validate_compares_layers_of_the_smallest_and_the_largest_size(bundle, c
     assert finished.err.count("lower the layers of pte") == 2
     rows = json.loads(finished.out)["quality"]
     assert [row["identical"] for row in rows if row["name"] in ("pte", "ptl")] == [1.0, 1.0]
+
+
+def test_a_bundle_in_steps_tells_them_and_is_valid(bundle_in_steps, cli):
+    (image,) = load_bundle(bundle_in_steps).manifest.inputs
+    assert [(size.name, size.step) for size in image.dynamic] == [("height", 4), ("width", 8)]
+    assert "height: 8 to 24 in steps of 4 (image:2, output:2)" in cli("inspect", bundle_in_steps).out
+    finished = cli("validate", bundle_in_steps)
+    assert finished.status == 0, finished.err
 
 
 def test_data_of_one_size_is_a_finding(cli, tmp_path):
@@ -201,6 +259,7 @@ def pictures():
     [
         ("convolutions", "pictures_too_large", "float32 [1, 3, 8, 41]"),
         ("encoder", "texts_that_do_not_fit_their_masks", "5, 6"),
+        ("unet", "pictures", "float32 [1, 3, 11, 15]"),
     ],
 )
 def test_samples_outside_the_bounds_are_refused(network, data, found):
@@ -208,7 +267,8 @@ def test_samples_outside_the_bounds_are_refused(network, data, found):
     with pytest.raises(DataMismatchError) as caught:
         load_dataset(f"{SPEC}:{data}", input_specs(captured(network, sizes).exported))
     assert caught.value.lines["found"] == found
-    assert "(1 to 32)" in caught.value.lines["expected"] or "(8 to 40)" in caught.value.lines["expected"]
+    bounds = {"encoder": "(1 to 32)", "convolutions": "(8 to 40)", "unet": "(8 to 32 in steps of 8)"}
+    assert bounds[network] in caught.value.lines["expected"]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +283,11 @@ def test_samples_outside_the_bounds_are_refused(network, data, found):
         ({"token:1": "length:1..8"}, "no input 'token'"),
         ({"tokens:2": "length:1..8"}, "no axis 2"),
         ({"tokens:1": "length:1..4"}, "outside the bounds"),
+        ({"tokens:1": "length:4..8:4"}, "outside the bounds"),
+        ({"tokens:1": "length:2..8:"}, "is not understood"),
+        ({"tokens:1": "length:2..8:0"}, "are no multiples of its step"),
+        ({"tokens:1": "length:2..8:3"}, "are no multiples of its step"),
+        ({"tokens:1": "length:2..8:2", "mask:1": "length:2..8"}, "two pairs of bounds"),
     ],
 )
 def test_sizes_that_make_no_sense(sizes, message):
@@ -237,6 +302,22 @@ def test_a_size_that_the_model_fixes():
     with pytest.raises(CaptureFailedError) as caught:
         captured("halved", {"x:2": "height:4..64"})
     assert caught.value.lines["found"].startswith("height must satisfy (2*(height")
+    assert caught.value.lines["hint"].endswith(": --dynamic x:2=height:4..64:2")
+
+
+def test_a_model_that_takes_fewer_sizes_than_wanted():
+    with pytest.raises(CaptureFailedError) as caught:
+        captured("unet", {"image:2": "height:5..63", "image:3": "width:8..32:2"})
+    assert "height must satisfy" in caught.value.lines["found"]
+    assert "--dynamic image:2=height:8..60:4" in caught.value.lines["hint"]
+    with pytest.raises(CaptureFailedError) as caught:  # which torch.export itself does not tell
+        captured("unet", {"image:2": "height:6..62:2"})
+    assert caught.value.lines["found"].startswith("height must satisfy (height // 4) != 1\n")
+    assert caught.value.lines["hint"].endswith(": --dynamic image:2=height:8..60:4")
+    with pytest.raises(CaptureFailedError) as caught:  # a height of 1 inside is captured as a constant
+        captured("unet", {"image:2": "height:4..64:4"})
+    assert caught.value.lines["found"] == "height must satisfy (height // 4) != 1"
+    assert caught.value.lines["hint"].endswith(": --dynamic image:2=height:8..64:4")
 
 
 def test_the_batch_is_said_once(cli, tmp_path):
@@ -258,6 +339,10 @@ def test_a_saved_program_keeps_its_own_sizes(tmp_path):
     program = capture(load_model(str(path)), dynamic_batch=False)
     (entry,) = inputs_of(program.exported)
     assert entry.dynamic == (DynamicSize(axis=2, name="image_dim_2", minimum=8, maximum=64),)
+    in_steps = ({2: 4 * torch.export.Dim("rows", min=2, max=16)},)
+    torch.export.save(torch.export.export(module.eval(), (image,), dynamic_shapes=in_steps), path)
+    (entry,) = inputs_of(capture(load_model(str(path)), dynamic_batch=False).exported)
+    assert entry.dynamic == (DynamicSize(axis=2, name="image_dim_2", minimum=8, maximum=64, step=4),)
     with pytest.raises(CaptureFailedError, match="the dynamic sizes of its own capture"):
         capture(
             load_model(str(path)),
@@ -266,9 +351,19 @@ def test_a_saved_program_keeps_its_own_sizes(tmp_path):
         )
 
 
-def test_the_python_wrapper_takes_sizes_within_the_bounds(bundle, cli, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "taken", "refused", "bounds"),
+    [
+        ("bundle", (24, 9, 12, 5), (25, 9), "8 to 24, 8 to 40"),
+        ("bundle_in_steps", (12, 16, 12, 16), (10, 16), "8 to 24 in steps of 4, 8 to 32 in steps of 8"),
+    ],
+)
+def test_the_python_wrapper_takes_sizes_within_the_bounds(
+    request, cli, tmp_path, kind, taken, refused, bounds
+):
     """It runs the goldens, of several sizes, without edgecompile, and refuses other sizes."""
-    finished = cli("embed", bundle, "--platform", "python", "--format", "onnx", "-o", tmp_path / "app")
+    folder = request.getfixturevalue(kind)
+    finished = cli("embed", folder, "--platform", "python", "--format", "onnx", "-o", tmp_path / "app")
     assert finished.status == 0, finished.err
 
     def python(*arguments):
@@ -288,11 +383,12 @@ def test_the_python_wrapper_takes_sizes_within_the_bounds(bundle, cli, tmp_path)
         "import numpy, sys; from dynamic_networks import DynamicNetworks; "
         "height, width = map(int, sys.argv[1:]); "
         "outputs = DynamicNetworks().run(numpy.zeros((1, 3, height, width), numpy.float32)); "
-        "print(outputs.output_0.shape)"
+        "print(*next(iter(vars(outputs).values())).shape[2:])"
     )
-    assert python("-c", code, "24", "9").stdout.strip() == "(1, 4, 12, 5)"
-    refused = python("-c", code, "25", "9")
-    assert refused.returncode == 1 and "expected float32 [1, 3, (8, 24), (8, 40)]" in refused.stderr
+    height, width, *shape = map(str, taken)
+    assert python("-c", code, height, width).stdout.split() == shape
+    refusal = python("-c", code, *map(str, refused))
+    assert refusal.returncode == 1 and f"expected float32 [1, 3, {bounds}]" in refusal.stderr
 
 
 def test_bundles_from_before_sizes_had_names_are_read(bundle, tmp_path):
@@ -322,7 +418,16 @@ def test_a_manifest_whose_sizes_are_of_other_axes_is_refused(bundle, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "size", [{"name": "a b", "minimum": 1, "maximum": 8}, {"name": "a"}, "1", {"name": 1, "minimum": 1}, 2.5]
+    "size",
+    [
+        {"name": "a b", "minimum": 1, "maximum": 8},
+        {"name": "a"},
+        "1",
+        {"name": 1, "minimum": 1},
+        2.5,
+        {"name": "a", "minimum": 8, "maximum": 16, "step": 0},
+        {"name": "a", "minimum": 8, "maximum": 16, "step": 10**9},
+    ],
 )
 def test_a_program_whose_sizes_make_no_sense_is_refused(tmp_path, size):
     exported = captured("convolutions", SIZES["convolutions"]).exported
