@@ -6,12 +6,13 @@ XNNPACK's partitioner and node visitors ask that for every argument of every nod
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from functools import cached_property
 from typing import Any
 
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature
+from torch.fx import Node
 
 from edgecompile.emitters._known_versions import is_known
 
@@ -56,6 +57,7 @@ def quick_partitioner(configs: list[Any] | None = None) -> Any:
             try:
                 groups = self.get_matched_nodes_from_configs(ep)
                 matched = {node for nodes in groups for node in nodes}
+                _correct_tags(matched)
                 in_order = [node for node in ep.graph.nodes if node in matched]
                 if in_order and all(node.op != "call_function" or node in matched for node in ep.graph.nodes):
                     return [Partition(id=0, nodes=in_order)]
@@ -64,6 +66,23 @@ def quick_partitioner(configs: list[Any] | None = None) -> Any:
                 ep._graph_signature = before
 
     return Partitioner(configs=configs)
+
+
+def _correct_tags(matched: Set[Node]) -> None:
+    """Let quantize and dequantize nodes at a delegate's borders convert, whatever their neighbour is.
+
+    ExecuTorch tags those beside a matrix product as a part of it, before it knows that the product cannot be
+    delegated, as one whose weight is computed. So tagged they would pass integers on as if they were floats.
+    """
+    from executorch.backends.xnnpack.utils.quant_utils import IS_IMPLICIT_Q_DQ_TAG, is_dequant, is_quant
+
+    for node in matched:
+        if is_dequant(node):
+            is_inside = all(user in matched for user in node.users)
+        else:
+            is_inside = not is_quant(node) or node.args[0] in matched
+        if not is_inside:
+            node.meta.pop(IS_IMPLICIT_Q_DQ_TAG, None)
 
 
 def fix_signature(program: ExportedProgram) -> ExportGraphSignature:

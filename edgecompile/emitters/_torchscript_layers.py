@@ -9,15 +9,33 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.fx import Node
 
 from edgecompile.graph_edit import per_axis
-from edgecompile.quantize.layers import BOUNDED, QuantizationParameters, QuantizedLayer, Weights
+from edgecompile.quantize.layers import (
+    BOUNDED,
+    DEQUANTIZE,
+    QUANTIZE,
+    QuantizationParameters,
+    QuantizedLayer,
+    Weights,
+)
 
 if TYPE_CHECKING:
     from edgecompile.emitters.torchscript_lite import Printer
 
 UNSIGNED = 128  # what moves int8 to quint8
 _INT8_MIN, _INT8_MAX = -128, 127
+_RESHAPES = (torch.ops.aten.view.default, torch.ops.aten.reshape.default)
+# What gives no tensor of its own.
+_MOVES = (
+    *_RESHAPES,
+    torch.ops.aten.permute.default,
+    torch.ops.aten.slice.Tensor,
+    torch.ops.aten.expand.default,
+    QUANTIZE,
+    DEQUANTIZE,
+)
 # What QNNPACK's addition takes of the ratio of an input's scale to the output's.
 _LEAST_RATIO, _MOST_RATIO = 2.0**-14, 2.0**8
 
@@ -122,7 +140,7 @@ def _same_scale(printer: Printer, layer: QuantizedLayer) -> None:
     name = "reshape" if layer.kind == "view" else layer.kind
     arguments = [_literal(argument) for argument in layer.compute.args[1:]]
     value = _operand(printer, layer)
-    if layer.kind == "hardtanh":
+    if layer.kind == "hardtanh" or (layer.kind == "upsample_nearest2d" and _is_reshaped(layer.inputs[0])):
         value = _in_order(printer, value)
     printer.assign(layer.output.name, f"aten::{name}", value, *arguments)
 
@@ -151,10 +169,27 @@ def _average_pool(printer: Printer, layer: QuantizedLayer) -> None:
         if (size + 2 * pad - length) % step:
             steps.append(("aten::slice", [str(2 + axis), "0", str(after[axis])]))
     value = _operand(printer, layer)
+    if _is_reshaped(layer.inputs[0]):
+        value = _in_order(printer, value)
     for index, (operator, rest) in enumerate(steps, start=1):
         result = name if index == len(steps) else f"{name}_{index}"
         printer.assign(result, operator, value, *rest)
         value = result
+
+
+def _is_reshaped(value: Node) -> bool:
+    """Tell whether a value may be a view into another one with strides that no kernel gives.
+
+    A sample of tokens that is turned and reshaped to a picture is both in the order of its axes and not: one
+    half of PyTorch's kernels for pictures writes channels last what the other half reads in order.
+    """
+    while value.target in _MOVES:
+        source = value.args[0]
+        assert isinstance(source, Node)
+        value = source
+        if value.target in _RESHAPES:
+            return True
+    return False
 
 
 def _bounded(printer: Printer, layer: QuantizedLayer) -> None:

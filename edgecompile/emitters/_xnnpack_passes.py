@@ -50,6 +50,7 @@ def only_useful_passes() -> Iterator[None]:
         def transform(self) -> ExportedProgram:
             program: ExportedProgram = self.exported_program
             _drop_unread_metadata(program)
+            _dequantize_outputs_apart(program)
             for graph_pass in self.passes:
                 if not _is_useful(graph_pass.__name__, program):
                     continue
@@ -66,6 +67,21 @@ def only_useful_passes() -> Iterator[None]:
         yield
     finally:
         xnnpack_preprocess.XNNPACKPassManager = stock
+
+
+def _dequantize_outputs_apart(program: ExportedProgram) -> None:
+    """Give outputs a dequantize node of their own.
+
+    The pass that turns a picture for an output turns it for all that read the same node, also for what it has
+    found to take it as it was.
+    """
+    output = program.graph.output_node()
+    for node in output.all_input_nodes:
+        if "dequantize_per_tensor" in _name(node) and len(node.users) > 1:
+            with program.graph.inserting_after(node):
+                apart = program.graph.node_copy(node)
+            output.replace_input_with(node, apart)
+    _name_outputs(program)
 
 
 def _name_outputs(program: ExportedProgram) -> None:
@@ -153,8 +169,7 @@ def _calls(*operators: str) -> Callable[[Node], bool]:
 
 
 def _name(node: Node) -> str:
-    target: Any = node.target
-    return str(target.__name__)
+    return str(getattr(node.target, "__name__", ""))
 
 
 def _computes_a_constant(node: Node) -> bool:

@@ -15,7 +15,7 @@ from edgecompile.program import Reason
 
 aten = torch.ops.aten
 _CANONICAL = (aten.view.default, aten.reshape.default)
-_VIEWS = (
+VIEWS = (
     *_CANONICAL,
     aten._unsafe_view.default,
     aten.reshape_as.default,
@@ -27,7 +27,7 @@ _VIEWS = (
     aten.squeeze.dims,
     aten.unsqueeze.default,
 )
-_PERMUTES = (aten.permute.default, aten.transpose.int, aten.t.default)
+PERMUTES = (aten.permute.default, aten.transpose.int, aten.t.default)
 
 
 class CanonicalizeViews:
@@ -48,9 +48,9 @@ class CanonicalizeViews:
         """Return the program with canonical views."""
         editor = ProgramEditor(program)
         declined = []
-        for node in editor.calls(*_PERMUTES):
+        for node in editor.calls(*PERMUTES):
             _rewrite_permute(editor, node)
-        for node in editor.calls(*_VIEWS):
+        for node in editor.calls(*VIEWS):
             sizes = static_sizes(node)
             if sizes is None:
                 reason = Reason(

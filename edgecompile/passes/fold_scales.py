@@ -11,6 +11,7 @@ from torch.fx import Node
 from edgecompile.decline import decline
 from edgecompile.graph_edit import ProgramEditor, operator_name, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
+from edgecompile.passes.canonicalize_views import PERMUTES, VIEWS
 
 aten = torch.ops.aten
 
@@ -30,12 +31,15 @@ class FoldScales:
     Before: `x (N, L, C) -> relu -> mul(scale (C)) -> add(shift (C)) -> linear(weight (K, C), bias)`
     After:  `x -> relu -> linear(weight * scale, bias + sum(weight * shift))`
 
+    Before: `x (N, L, C) -> linear(weight (K, C), bias) -> view -> permute (N, H, L, K / H) -> mul(0.125)`
+    After:  `x -> linear(weight * 0.125, bias * 0.125) -> view -> permute`
+
     A factor goes past average pooling to the layers behind it, a positive one past relu and max pooling too.
     Computed in float64 and rounded once.
 
-    Declines when the layer's value is used elsewhere too, or its weight or bias is computed; of a layer after
-    it also when something else reads what is multiplied or shifted, and when it is shifted and the layer pads
-    with zeros, which would have to be shifted too.
+    Declines when the layer's value is used elsewhere too, also between layer and factor, or its weight or
+    bias is computed; of a layer after it also when something else reads what is multiplied or shifted, and
+    when it is shifted and the layer pads with zeros, which would have to be shifted too.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
@@ -43,13 +47,21 @@ class FoldScales:
         editor = ProgramEditor(program)
         declined = []
         for node in editor.calls(*_ARITHMETIC):
-            layer = next((item for item in node.all_input_nodes if item.target in _FEATURES), None)
-            values = None if layer is None else _by_feature(editor, node, layer)
-            if layer is None or values is None:
+            source = next((item for item in node.all_input_nodes if _layer_before(item) is not None), None)
+            layer = None if source is None else _layer_before(source)
+            if source is None or layer is None:
                 continue
-            reason = _why_not(editor, layer)
+            values = (
+                _by_feature(editor, node, layer)
+                if source is layer
+                else _one_value(editor, node, source, layer)
+            )
+            if values is None:
+                continue
+            reason = _why_not(editor, source, layer)
             if reason is None:
                 _fold(editor, node, layer, values)
+                editor.replace(node, source)
             else:
                 declined.append(decline(node, reason, what=operator_name(node)))
         for node in reversed(list(editor.calls(*_ARITHMETIC))):
@@ -93,9 +105,27 @@ def _by_feature(editor: ProgramEditor, node: Node, layer: Node) -> torch.Tensor 
     return aligned.flatten().expand(features) if isinstance(features, int) else None
 
 
-def _why_not(editor: ProgramEditor, layer: Node) -> str | None:
-    if len(layer.users) > 1:
-        return f"the value of {layer.name} is used elsewhere too"
+def _layer_before(node: Node) -> Node | None:
+    """Return the layer whose values a node gives, where nothing but their places and shape was changed."""
+    while node.target in (*VIEWS, *PERMUTES):
+        node = node.all_input_nodes[0]
+    return node if node.target in _FEATURES else None
+
+
+def _one_value(editor: ProgramEditor, node: Node, source: Node, layer: Node) -> torch.Tensor | None:
+    """Return the one number that a node computes with, for each of a layer's features, (K,)."""
+    constant, features = _constant_operand(editor, node), shape_of(layer)[_FEATURES[layer.target]]
+    if constant is None or constant.numel() > 1 or constant.dim() > len(shape_of(source)):
+        return None
+    return constant.flatten().expand(features) if isinstance(features, int) else None
+
+
+def _why_not(editor: ProgramEditor, source: Node, layer: Node) -> str | None:
+    node = source
+    while len(node.users) == 1 and node is not layer:
+        node = node.all_input_nodes[0]
+    if len(node.users) > 1:
+        return f"the value of {node.name} is used elsewhere too"
     return _why_not_its_weights(editor, layer)
 
 
@@ -122,7 +152,6 @@ def _fold(editor: ProgramEditor, node: Node, layer: Node, values: torch.Tensor) 
     if old is not None or bool(bias.any()):
         stored = editor.add_constant(f"{layer.name}_bias", bias.to(weight.dtype))
         layer.args = (*layer.args[:2], stored, *layer.args[3:])
-    editor.replace(node, layer)
 
 
 def _fold_into_readers(editor: ProgramEditor, node: Node) -> str | None:

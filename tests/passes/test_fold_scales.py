@@ -28,6 +28,45 @@ def test_factors_and_offsets_of_a_convolution(function, rewrites, bias):
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: net.linear(x).view(-1, 24, 2, 4).transpose(1, 2) * 0.5,
+        lambda net, x: net.linear(x).unflatten(-1, (2, 4)).permute(0, 1, 3, 2, 4) / 2 - 1,
+        lambda net, x: net.conv(x).flatten(2).mT * net.one,
+    ],
+)
+def test_one_factor_of_a_view_of_a_layer(function, dynamic):
+    net = Net(function, linear=nn.Linear(8, 8), conv=nn.Conv2d(3, 4, 3), one=nn.Parameter(torch.rand(1, 1)))
+    program = check_pass("fold-scales", net, X, dynamic_batch=dynamic).program
+    assert not {"mul", "div", "sub"} & set(operators(program))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda net, x: (
+            net.linear(x).view(-1, 24, 8) * net.scale
+        ),  # a factor for each feature, which may lie apart
+        lambda net, x: net.linear(x).mean(1) * 0.5,
+        lambda net, x: net.linear(x).flatten(2) * net.wide,
+    ],
+)
+def test_other_factors_of_views_stay(function):
+    scale, wide = nn.Parameter(torch.rand(8)), nn.Parameter(torch.rand(1, 1, 1, 1))
+    check_pass("fold-scales", Net(function, linear=nn.Linear(8, 8), scale=scale, wide=wide), X, rewrites=0)
+
+
+def test_declines_a_view_that_is_read_elsewhere():
+    def function(net, x):
+        value = net.linear(x).transpose(1, 2)
+        return (value * 0.5).mT + value.mT
+
+    outcome = check_pass("fold-scales", Net(function, linear=nn.Linear(8, 8)), X, rewrites=0)
+    assert reasons(outcome) == ["the value of transpose is used elsewhere too"]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
 def test_layer_scale_of_tokens(dynamic):
     net = Net(
         lambda net, x: x + net.linear(x) * net.scale,

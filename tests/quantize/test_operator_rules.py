@@ -136,3 +136,34 @@ def test_every_engine_computes_it(name):
     assert [kind for kind in found if kind != "conv2d"][: len(expected)] == expected
     assert checked.emitted["pte"].declined == ()
     assert checked.emitted["pte"].delegates == {"xnnpack": 1}
+
+
+# What XNNPACK has no kernel for, beside quantized layers, and what of it runs outside the delegate.
+OUTSIDE = {
+    "a convolution with computed weights": (
+        {"aten::convolution"},
+        lambda h: F.conv2d(h, h[:1, :, :3, :3].expand(4, -1, -1, -1), padding=1),
+    ),
+    "a transposed one": (
+        {"aten::convolution"},
+        lambda h: F.conv_transpose2d(h, h[:, :, :3, :3].expand(4, -1, -1, -1), padding=1),
+    ),
+    "a choice that reads a picture twice": (
+        {"aten::scalar_tensor", "aten::le", "aten::where"},
+        F.hardshrink,
+    ),
+    "the largest": ({"aten::topk"}, lambda h: h.topk(4, 1)[0]),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_values_enter_and_leave_the_delegate(name):
+    torch.manual_seed(0)
+    expected, compute = OUTSIDE[name]
+    net = Net(
+        lambda net, x: net.last(compute(net.first(x))),
+        first=nn.Conv2d(4, 4, 3, padding=1),
+        last=nn.Conv2d(4, 5, 1),
+    )
+    declined = check_every_engine(net, *SHAPE).emitted["pte"].declined
+    assert {row.what.split(" ")[0] for row in declined} == expected

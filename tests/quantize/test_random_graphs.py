@@ -12,6 +12,8 @@ FOUND: dict[str, list[Step]] = {
     "one tensor as several operands": [Step("activation", "relu"), Step("move", "twice")],
     "values beside probabilities had their scale": [Step("move", "probabilities beside"), Step("norm")],
     "the delegate gave out what it had turned": [Step("move", "max pool"), Step("move", "a choice")],
+    "a kernel took tokens for a picture": [Step("mlp"), Step("move", "average pool without padding")],
+    "another kernel took them so": [Step("mlp"), Step("move", "nearest")],
     "a constant mask lost what it masks whole": [Step("masked attention")],
     "layers with equal weights": [
         Step("move", "means"),
