@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Node
 
-from edgecompile.graph_edit import per_axis
+from edgecompile.graph_edit import per_axis, same_shape
 from edgecompile.quantize.layers import (
     BOUNDED,
     DEQUANTIZE,
@@ -122,9 +122,11 @@ def _binary(printer: Printer, layer: QuantizedLayer) -> None:
     if layer.kind == "add" and not all(_LEAST_RATIO <= ratio < _MOST_RATIO for ratio in ratios):
         printer.print_in_float(layer)
         return
-    _finish(
-        printer, layer, f"quantized::{layer.kind}", _operand(printer, layer, 0), _operand(printer, layer, 1)
-    )
+    # The kernels make their output as large as the first operand, and anew where the second is larger.
+    operands = [_operand(printer, layer, index) for index in range(2)]
+    if not same_shape(layer.inputs[0], layer.compute):
+        operands.reverse()
+    _finish(printer, layer, f"quantized::{layer.kind}", *operands)
 
 
 def _concatenation(printer: Printer, layer: QuantizedLayer) -> None:

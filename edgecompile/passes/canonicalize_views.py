@@ -48,9 +48,10 @@ class CanonicalizeViews:
         """Return the program with canonical views."""
         editor = ProgramEditor(program)
         declined = []
-        for node in editor.calls(*PERMUTES):
-            _rewrite_permute(editor, node)
-        for node in editor.calls(*VIEWS):
+        for node in editor.calls(*PERMUTES, *VIEWS):  # a view that goes may bring two permutes together
+            if node.target in PERMUTES:
+                _rewrite_permute(editor, node)
+                continue
             sizes = static_sizes(node)
             if sizes is None:
                 reason = Reason(

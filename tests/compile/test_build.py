@@ -127,7 +127,7 @@ def test_report(small):
         assert row["missed"] == []
         assert row["against_float"]["sqnr_db"] > 25 and row["accuracy"] is not None
     steps = [step["name"] for step in report["steps"]]
-    assert (steps[0], steps[-2:], len(steps)) == ("capture", ["absorb", "quantize"], 28)
+    assert (steps[0], steps[-2:], len(steps)) == ("capture", ["absorb", "quantize"], 29)
     assert all(row["reason"] and " at 0x" not in row["what"] for row in report["why_not"])
     text = (small / "report.txt").read_text()
     for said in ("networks for android-arm64, int8", "1 xnnpack", "top-1", "kernels (ptl)", "12 samples of"):

@@ -91,7 +91,7 @@ RULES = {
         lambda h: F.max_pool2d(h, 2, 1)[:, :, ::2, ::2],
     ),
     "every other of 49 tokens": (
-        ["slice", "slice", "reshape", "add", "view"],
+        ["slice", "slice", "reshape", "permute", "sigmoid", "add", "view"],
         lambda h: every_other_token(h[:, :, :7, :7].flatten(2).mT),
     ),
     "padding before a maximum": (

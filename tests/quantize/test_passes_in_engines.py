@@ -51,6 +51,10 @@ PASSES = {
         lambda net, x: F.dropout(net.norm(net.first(x)), training=False).relu(),
     ),
     "a norm on its own": ({"convolve-batchnorm"}, lambda net, x: net.norm(net.first(x) + x)),
+    "spellings": (
+        {"spell-out"},
+        lambda net, x: F.selu(torch.hstack([part.mT for part in net.first(x).hsplit(2)]).mT) - net.first(x),
+    ),
     "factors and positions": (
         {"fold-constants", "fold-scales"},
         lambda net, x: net.first(x) * (net.factors + 1) + net.positions * 2,
