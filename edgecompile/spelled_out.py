@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.fx import Node
 from torch.nn import functional
 
 aten = torch.ops.aten
@@ -69,6 +71,18 @@ def _bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) 
     return product if bias is None else product + bias
 
 
+def _rounded(x: Tensor, mode: str | None) -> Tensor:
+    if mode == "trunc":
+        raise NotImplementedError("it rounds towards zero")
+    return x if mode is None else x.floor()
+
+
+def _exponential(base: float, x: Tensor) -> Tensor:
+    if base <= 0:
+        raise NotImplementedError("its base is not positive")
+    return (x * math.log(base)).exp()
+
+
 def _clamped(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     x = x if low is None else torch.maximum(x, low)
     return x if high is None else torch.minimum(x, high)
@@ -120,6 +134,61 @@ def _volumes(pool: Formula, x: Tensor, *sizes: Any) -> Tensor:
     wide = _unflattened(flat, 1, x.shape[1:3])
     deep = pool(wide.flatten(3), (kernel[0], 1), (stride[0], 1), (padding[0], 0))
     return _unflattened(deep, 3, wide.shape[3:])
+
+
+def _one_row(resample: Any) -> Formula:
+    """Return the resampling of rows (N, C, L) as that of pictures one row high."""
+
+    def formula(x: Tensor, size: list[int] | None, *rest: Any) -> Tensor:
+        *others, scales = rest
+        sizes = [[1, *given] if given else None for given in (size, scales)]
+        resampled: Tensor = resample(x.unsqueeze(2), sizes[0], *others, sizes[1])
+        return resampled.squeeze(2)
+
+    return formula
+
+
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
+    if threshold < 20:
+        raise NotImplementedError("it is cut off early")
+    return functional.softplus(x * float(beta)) * (1 / beta)
+
+
+def _norm(x: Tensor, order: float = 2, dim: Any = None, keepdim: bool = False, **_: Any) -> Tensor:
+    """Return the norm of another order than 2."""
+    axes = list(range(x.dim())) if dim is None else dim
+    if order in (1, math.inf):
+        return x.abs().sum(axes, keepdim) if order == 1 else x.abs().amax(axes, keepdim)
+    if order in (0, -math.inf):
+        raise NotImplementedError("it counts, or is the least")
+    return x.abs().pow(order).sum(axes, keepdim).pow(1 / order)
+
+
+def _has_factor(node: Node) -> bool:
+    return "alpha" in node.kwargs
+
+
+def _computed_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *statistics: Any) -> Tensor:
+    """Return batch normalization with a mean and a variance that are computed."""
+    mean, variance, training, _, eps = statistics[:5]
+    if training or mean is None or variance is None:
+        raise NotImplementedError("it computes its own statistics")
+
+    def beside(value: Tensor) -> Tensor:
+        return value.reshape(-1, *[1] * (x.dim() - 2))
+
+    normed = (x - beside(mean)) * (beside(variance) + eps).rsqrt()
+    scaled = normed if weight is None else normed * beside(weight)
+    return scaled if bias is None else scaled + beside(bias)
+
+
+def _attention_of_groups(
+    query: Tensor, key: Tensor, value: Tensor, *args: Any, enable_gqa: bool, **keywords: Any
+) -> Tensor:
+    """Return attention whose heads share keys and values (Ainslie et al. 2023), with a copy for each head."""
+    copies = query.shape[-3] // key.shape[-3]
+    key, value = (part.repeat_interleave(copies, -3) for part in (key, value))
+    return functional.scaled_dot_product_attention(query, key, value, *args, **keywords)
 
 
 def _triple(value: Any) -> list[int]:
@@ -180,10 +249,17 @@ FORMULAS: dict[Any, Formula] = {
     aten.linalg_cross.default: lambda x, y, *, dim=-1: _cross(x, y, dim),
     aten.avg_pool3d.default: _average_pool3d,
     aten.max_pool3d.default: _max_pool3d,
+    aten.upsample_nearest1d.vec: _one_row(aten.upsample_nearest2d.vec),
+    aten._upsample_nearest_exact1d.vec: _one_row(aten._upsample_nearest_exact2d.vec),
+    aten.upsample_linear1d.vec: _one_row(aten.upsample_bilinear2d.vec),
     aten.rsub.Scalar: lambda x, other, alpha=1: x * -float(alpha) + float(other),
     aten.rsub.Tensor: lambda x, other, alpha=1: _plus(other, x, 1, -alpha),
     aten.lerp.Scalar: lambda x, end, weight: x + (end - x) * float(weight),
     aten.lerp.Tensor: lambda x, end, weight: x + (end - x) * weight,
+    aten.div.Tensor_mode: lambda x, y, *, rounding_mode: _rounded(x / y, rounding_mode),
+    aten.div.Scalar_mode: lambda x, y, *, rounding_mode: _rounded(x / y, rounding_mode),
+    aten.floor_divide.default: lambda x, y: (x / y).floor(),
+    aten.floor_divide.Scalar: lambda x, y: (x / y).floor(),
     aten.addcdiv.default: lambda x, over, under, value=1: _plus(x, over / under, 1, value),
     aten.clamp.Tensor: _clamped,
     aten.softshrink.default: lambda x, lambd=0.5: x - x.clamp(-lambd, lambd),
@@ -193,6 +269,10 @@ FORMULAS: dict[Any, Formula] = {
     aten.celu.default: _celu,
     aten.log_sigmoid.default: lambda x: -functional.softplus(-x),
     aten.logsumexp.default: _logsumexp,
+    aten.exp2.default: lambda x: (x * math.log(2)).exp(),
+    aten.pow.Scalar: _exponential,
+    aten.log2.default: lambda x: x.log() * (1 / math.log(2)),
+    aten.log10.default: lambda x: x.log() * (1 / math.log(10)),
     aten.amin.default: lambda x, dim=(), keepdim=False: -torch.amax(-x, dim, keepdim),
     aten.std.dim: lambda x, *args, **keywords: torch.var(x, *args, **keywords).sqrt(),
     aten.std.correction: lambda x, dim=None, **keywords: torch.var(x, dim, **keywords).sqrt(),
@@ -203,6 +283,22 @@ FORMULAS: dict[Any, Formula] = {
     aten.cdist.default: lambda x, y, p=2.0, *_: _pairwise_distance(x.unsqueeze(-2), y.unsqueeze(-3), p, 0),
 }
 """What computes something, with floats."""
+
+UNUSUAL: dict[Any, tuple[Callable[[Node], bool], Formula]] = {
+    aten.add.Tensor: (_has_factor, lambda x, y, *, alpha: x + y * float(alpha)),
+    aten.sub.Tensor: (_has_factor, lambda x, y, *, alpha: x - y * float(alpha)),
+    aten.batch_norm.default: (
+        lambda node: any(isinstance(item, Node) and item.op == "call_function" for item in node.args[1:5]),
+        _computed_norm,
+    ),
+    aten.softplus.default: (lambda node: node.args[1:2] not in ((), (1,)), _softplus),
+    aten.linalg_vector_norm.default: (lambda node: node.args[1:2] not in ((), (2,)), _norm),
+    aten.scaled_dot_product_attention.default: (
+        lambda node: bool(node.kwargs.get("enable_gqa")),
+        _attention_of_groups,
+    ),
+}
+"""What every engine has, but not with all arguments: whether a node is of those, and its formula."""
 
 BATCHED: dict[Any, int] = {
     aten.conv1d.default: 3,

@@ -12,6 +12,7 @@ from edgecompile.graph_edit import ProgramEditor, operand, per_axis
 from edgecompile.passes.canonicalize_views import fixed_sizes, insert_view
 
 aten = torch.ops.aten
+_MOST_FACTORS = 8  # of a power
 
 
 def hardsigmoid(editor: ProgramEditor, node: Node) -> Node | None:
@@ -31,15 +32,31 @@ def float_number(editor: ProgramEditor, node: Node) -> Node | None:
 
 
 def power(editor: ProgramEditor, node: Node) -> Node | None:
-    """Squares as products, roots by name."""
-    source, exponent = operand(node), node.args[1]
-    if exponent == 2:
-        return editor.insert(node, aten.mul.Tensor, source, source)
-    if exponent == 3:
-        square = editor.insert(node, aten.mul.Tensor, source, source)
-        return editor.insert(node, aten.mul.Tensor, square, source)
+    """Whole powers as products, roots by name, others by logarithms."""
+    source, exponent = operand(node), cast("float", node.args[1])
     names = {0.5: aten.sqrt.default, -0.5: aten.rsqrt.default}
-    return editor.insert(node, names[exponent], source) if exponent in names else None  # type: ignore[index]
+    if exponent in names:
+        return editor.insert(node, names[exponent], source)
+    if float(exponent).is_integer():
+        if exponent == 0 or abs(exponent) > _MOST_FACTORS:
+            return None
+        product = source
+        for _ in range(int(abs(exponent)) - 1):
+            product = editor.insert(node, aten.mul.Tensor, product, source)
+        return product if exponent > 0 else _one_by(editor, node, product)
+    # Of negative values both give NaN.
+    logarithms = editor.insert(node, aten.log.default, source)
+    return editor.insert(node, aten.exp.default, editor.insert(node, aten.mul.Tensor, logarithms, exponent))
+
+
+def reciprocal(editor: ProgramEditor, node: Node) -> Node | None:
+    """One divided by a value."""
+    return _one_by(editor, node, operand(node)) if node.meta["val"].dtype == torch.float32 else None
+
+
+def _one_by(editor: ProgramEditor, node: Node, value: Node) -> Node:
+    one = editor.add_constant(f"{node.name}_one", torch.ones(1))
+    return editor.insert(node, aten.div.Tensor, one, value)
 
 
 def copied(editor: ProgramEditor, node: Node, source: Node, copies: list[int]) -> Node:

@@ -21,6 +21,7 @@ from edgecompile.emitters._xnnpack_arithmetic import (
     hardsigmoid,
     mish,
     power,
+    reciprocal,
     softplus,
 )
 from edgecompile.emitters._xnnpack_attention import attention, matmul, softmax
@@ -87,6 +88,7 @@ FORMS: dict[Any, Form] = {
     aten.pixel_unshuffle.default: pixel_unshuffle,
     aten.hardsigmoid.default: hardsigmoid,
     aten.pow.Tensor_Scalar: power,
+    aten.reciprocal.default: reciprocal,
     aten.softplus.default: softplus,
     aten.mish.default: mish,
     aten.elu.default: elu,

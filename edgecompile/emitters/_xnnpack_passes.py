@@ -50,7 +50,7 @@ def only_useful_passes() -> Iterator[None]:
         def transform(self) -> ExportedProgram:
             program: ExportedProgram = self.exported_program
             _drop_unread_metadata(program)
-            _dequantize_outputs_apart(program)
+            _dequantize_apart(program)
             for graph_pass in self.passes:
                 if not _is_useful(graph_pass.__name__, program):
                     continue
@@ -69,19 +69,46 @@ def only_useful_passes() -> Iterator[None]:
         xnnpack_preprocess.XNNPACKPassManager = stock
 
 
-def _dequantize_outputs_apart(program: ExportedProgram) -> None:
-    """Give outputs a dequantize node of their own.
+def _dequantize_apart(program: ExportedProgram) -> None:
+    """Give readers of a picture that want it in different orders a dequantize node for each order.
 
-    The pass that turns a picture for an output turns it for all that read the same node, also for what it has
-    found to take it as it was.
+    The pass that turns pictures turns one for all that read the same node, also for what it has found to take
+    it as it was.
     """
-    output = program.graph.output_node()
-    for node in output.all_input_nodes:
-        if "dequantize_per_tensor" in _name(node) and len(node.users) > 1:
-            with program.graph.inserting_after(node):
-                apart = program.graph.node_copy(node)
-            output.replace_input_with(node, apart)
+    for node in list(program.graph.nodes):
+        if "dequantize_per_tensor" in _name(node) and len(node.users) > 1 and node.meta["val"].dim() == 4:
+            for readers in _by_order(node)[1:]:
+                with program.graph.inserting_after(node):
+                    apart = program.graph.node_copy(node)
+                for reader in readers:
+                    reader.replace_input_with(node, apart)
     _name_outputs(program)
+
+
+def _by_order(node: Node) -> list[list[Node]]:
+    """Return the readers of a picture that can share a node: by the order of its axes that they want."""
+    from executorch.backends.xnnpack._passes.channels_last_tagged_reshape_pass import (
+        ChannelsLastTaggedReshapePass as Turning,
+    )
+
+    in_order: list[Node] = []
+    channels_last: list[Node] = []
+    either: list[Node] = []
+    alone: list[list[Node]] = []
+    for reader in (other for other in node.graph.nodes if other in node.users):
+        others = [source for source in reader.all_input_nodes if source is not node]
+        wants_order = reader.op == "output" or reader.target in Turning.memory_sensitive_ops_nchw
+        if wants_order or _name(reader) == "aten.view_copy.default":
+            in_order.append(reader)
+        elif reader.target in Turning.memory_sensitive_ops_nhwc:
+            channels_last.append(reader)
+        elif any(source.meta["val"].dim() != 4 for source in others):
+            in_order.append(reader)  # what has no channels cannot be turned to them
+        elif others and (not channels_last or any(source.op == "placeholder" for source in others)):
+            alone.append([reader])
+        else:
+            (channels_last or either).append(reader)  # it takes the order of those before it
+    return [group for group in (either, channels_last, in_order, *alone) if group]
 
 
 def _name_outputs(program: ExportedProgram) -> None:

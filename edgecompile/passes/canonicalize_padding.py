@@ -16,6 +16,7 @@ aten = torch.ops.aten
 # Convolutions whose padding is a word, "same" or "valid".
 _WORDS: dict[Any, Any] = {aten.conv1d.padding: aten.conv1d.default, aten.conv2d.padding: aten.conv2d.default}
 
+_END = 2**63 - 1
 # Each row and column of padding before a maximum is a copy of the whole.
 _MOST_COPIES = 4
 
@@ -28,6 +29,9 @@ class CanonicalizePadding:
 
     Before: `pad(x, (0, 1, 0, 1), "constant")`
     After:  `constant_pad_nd(x, (0, 1, 0, 1), 0)`
+
+    Before: `constant_pad_nd(x (N, C, H, W), (-1, 2))`
+    After:  `constant_pad_nd(x[..., 1:], (0, 2))`
 
     Before: `conv2d(x, weight (K, C, 3, 3), padding="same")`
     After:  `conv2d(x, weight, padding=(1, 1))`
@@ -50,6 +54,8 @@ class CanonicalizePadding:
             value = node.args[3] if len(node.args) > 3 else node.kwargs.get("value")
             new = editor.insert(node, aten.constant_pad_nd.default, node.args[0], node.args[1], value or 0.0)
             editor.replace(node, new)
+        for node in editor.calls(aten.constant_pad_nd.default):
+            _crop(editor, node)
         for node in editor.calls(*_WORDS):
             _pad_with_numbers(editor, node)
         for node in editor.calls(aten.constant_pad_nd.default):
@@ -58,6 +64,20 @@ class CanonicalizePadding:
             _fold_into_maximum(editor, node)
         editor.graph.eliminate_dead_code()
         return outcome(editor)
+
+
+def _crop(editor: ProgramEditor, node: Node) -> None:
+    """Rewrite padding by less than nothing as slices, which engines have."""
+    value, pads = operand(node), cast("list[Any]", node.args[1])
+    if not any(isinstance(pad, int) and pad < 0 for pad in pads):
+        return
+    for place, (near, far) in enumerate(zip(pads[::2], pads[1::2], strict=True)):
+        ends = [-near if near < 0 else 0, far if far < 0 else _END]
+        if ends != [0, _END]:
+            value = editor.insert(node, aten.slice.Tensor, value, len(shape_of(node)) - 1 - place, *ends)
+    kept = [max(pad, 0) for pad in pads]
+    rest = (value, kept, *node.args[2:])
+    editor.replace(node, editor.insert(node, aten.constant_pad_nd.default, *rest) if any(kept) else value)
 
 
 def _fold_into_convolutions(editor: ProgramEditor, node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
 import torch
@@ -54,8 +55,14 @@ class CanonicalizePooling:
     Before: `avg_pool2d(x (N, C, 8, 8), kernel (1, 1), stride (2, 2))`
     After:  `x[:, :, ::2, ::2]`
 
-    Declines when adaptive pooling's output size does not divide its input size (its windows overlap), and
-    when the input has no batch dimension.
+    Before: `avg_pool2d(x (N, C, H, W), kernel (2, 2), divisor_override=1)`
+    After:  `mul(avg_pool2d(x, kernel (2, 2)), 4)`
+
+    Before: `avg_pool2d(x (N, C, 4, 4), kernel (3, 3), stride (2, 2), ceil_mode=True)`
+    After:  `x -> constant_pad_nd (0, 1, 0, 1) -> avg_pool2d(., (3, 3), (2, 2)) -> mul(shares (2, 2))`
+
+    Declines when adaptive pooling's output size does not divide its input size (its windows overlap), when
+    the input has no batch dimension, and when windows may reach beyond the end of a dynamic size.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
@@ -77,6 +84,10 @@ class CanonicalizePooling:
             reason = _replace_adaptive_maximum(editor, node)
             if reason is not None:
                 declined.append(decline(node, reason, what="adaptive_max_pool2d"))
+        for node in editor.calls(aten.avg_pool2d.default):
+            reason = _divide_apart(editor, node)
+            if reason is not None:
+                declined.append(decline(node, reason, what="avg_pool2d"))
         for node in editor.calls(aten.avg_pool2d.default, aten.max_pool2d.default):
             if _pools_one(node) and not editor.is_user_input(operand(node)):  # an output must not be an input
                 _replace_by_slices(editor, node)
@@ -118,6 +129,52 @@ def _keep_dimensions(editor: ProgramEditor, node: Node) -> None:
     mean = editor.insert(node, aten.mean.dim, node.args[0], [2, 3], True)
     keepdim = node.args[2:] and node.args[2]
     editor.replace(node, mean if keepdim else insert_view(editor, node, mean, sizes))
+
+
+def _divide_apart(editor: ProgramEditor, node: Node) -> str | None:
+    """Take what windows are divided by out of pooling, where it is not their size: engines differ there."""
+    kernel, stride, padding, ceil_mode, counts_padding, divisor = _average_arguments(node)
+    if not ceil_mode and divisor is None:
+        return None
+    value = operand(node)
+    sizes, windows = shape_of(value)[-2:], shape_of(node)[-2:]
+    if not all(isinstance(size, int) for size in sizes):
+        return Reason(
+            "its windows may reach beyond the end of a dynamic size", change="leave out `ceil_mode`"
+        )
+    sides = list(zip(windows, stride, kernel, sizes, padding, strict=True))
+    beyond = [(count - 1) * step + length - size - pad for count, step, length, size, pad in sides]
+    if divisor is None and all(end <= pad for end, pad in zip(beyond, padding, strict=True)):
+        editor.replace(
+            node, editor.insert(node, aten.avg_pool2d.default, *node.args[:4], False, counts_padding)
+        )
+        return None
+    if any(end > 0 for end in (*beyond, *padding)):  # zeros there add nothing to a sum
+        around = [padding[1], max(beyond[1], 0), padding[0], max(beyond[0], 0)]
+        value = editor.insert(node, aten.constant_pad_nd.default, value, around, 0.0)
+    pooled = editor.insert(node, aten.avg_pool2d.default, value, kernel, stride)
+    if divisor is not None:
+        factor: Any = math.prod(kernel) / divisor
+    else:
+        shares = [_shares(side, counts_padding=counts_padding) for side in sides]
+        factor = editor.add_constant(f"{node.name}_shares", torch.outer(*shares)[None, None])
+    editor.replace(node, pooled if factor == 1 else editor.insert(node, aten.mul.Tensor, pooled, factor))
+    return None
+
+
+def _average_arguments(node: Node) -> tuple[list[int], list[int], list[int], bool, bool, int | None]:
+    given: list[Any] = [*node.args[1:], *(None, [], 0, False, True, None)[len(node.args) - 1 :]]
+    kernel, stride, padding = (per_axis(item, 2) for item in (given[0], given[1] or given[0], given[2]))
+    return kernel, stride, padding, *given[3:]
+
+
+def _shares(side: tuple[Any, ...], *, counts_padding: bool) -> torch.Tensor:
+    """Return of each window along an axis, (count,), its whole length by the part that is counted."""
+    count, step, length, size, pad = side
+    starts = torch.arange(count) * step - pad
+    first, last = (-pad, size + pad) if counts_padding else (0, size)
+    shares: torch.Tensor = length / ((starts + length).clamp(max=last) - starts.clamp(min=first))
+    return shares
 
 
 def _pools_one(node: Node) -> bool:

@@ -42,6 +42,17 @@ _PARTS = (
     aten.clamp_max.default,
     aten.to.dtype,
 )
+# How a model chooses between two lines; it compares with numbers.
+_CHOICES = (
+    aten.where.self,
+    aten.where.ScalarOther,
+    aten.where.ScalarSelf,
+    aten.maximum.default,
+    aten.minimum.default,
+    aten.max.other,
+    aten.min.other,
+)
+_COMPARISONS = tuple(getattr(aten, name).Scalar for name in ("gt", "ge", "lt", "le"))
 _ACTIVATIONS: tuple[
     tuple[Callable[[torch.Tensor], torch.Tensor], Any, tuple[Any, ...], dict[str, Any]], ...
 ] = (
@@ -65,19 +76,22 @@ class RecognizeActivations:
     Before: `x (N, C) -> add(3) -> relu6 -> mul(x, .) -> div(6)`
     After:  `x -> hardswish`
 
+    Before: `where(gt(x, 0), x, mul(x, 0.1))`, `maximum(x, mul(x, 0.1))`
+    After:  `leaky_relu(x, 0.1)`
+
     Whatever the parts are: what they compute is evaluated on a grid, and compared with silu, hardswish,
-    hardsigmoid, gelu (exact and by tanh), mish, sigmoid and relu6.
+    hardsigmoid, gelu (exact and by tanh), mish, sigmoid, relu6, and what is chosen with relu and leaky relu.
 
     Declines when something else reads a part of it: it is computed anyway.
     """
 
     def run(self, program: ExportedProgram) -> PassOutcome:
         """Return the program with activations in one operator each."""
-        return recognized(program, _PARTS, _recognize)
+        return recognized(program, (*_PARTS, *_CHOICES), _recognize)
 
 
 def _recognize(editor: ProgramEditor, node: Node) -> None:
-    for source, region in regions_before(node, _PARTS):
+    for source, region in regions_before(node, (*_PARTS, *_CHOICES, *_COMPARISONS)):
         if not _has_the_same_values(source, node):
             continue
         found = evaluated(source, region, _POINTS)
@@ -85,6 +99,19 @@ def _recognize(editor: ProgramEditor, node: Node) -> None:
             if torch.allclose(found, function(_POINTS), rtol=_TOLERANCE, atol=_TOLERANCE):
                 editor.replace(node, editor.insert(node, target, source, *arguments, keywords=keywords))
                 return
+        slope = _slope(found) if any(part.target in _CHOICES for part in region) else None
+        if slope is not None:
+            line = (aten.leaky_relu.default, source, slope) if slope else (aten.relu.default, source)
+            editor.replace(node, editor.insert(node, *line))
+            return
+
+
+def _slope(found: torch.Tensor) -> float | None:
+    """Return the slope below zero of what is the identity above; None for what bends otherwise."""
+    slope = float(f"{(found[0] / _POINTS[0]).item():.6g}")
+    expected = torch.where(_POINTS > 0, _POINTS, _POINTS * slope)
+    is_close = torch.allclose(found, expected, rtol=_TOLERANCE, atol=_TOLERANCE)
+    return slope if 0 <= slope < 1 and is_close else None
 
 
 def _has_the_same_values(source: Node, node: Node) -> bool:

@@ -15,10 +15,11 @@ from torch.utils import _pytree
 from edgecompile.decline import decline
 from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
-from edgecompile.spelled_out import BATCHED, FORMULAS, MOVES, PRODUCTS, Formula, as_batch
+from edgecompile.spelled_out import BATCHED, FORMULAS, MOVES, PRODUCTS, UNUSUAL, Formula, as_batch
 
+aten = torch.ops.aten
 _FORMULAS = FORMULAS | PRODUCTS | MOVES
-_WHOLE = {torch.ops.aten.mm.default: torch.ops.aten.matmul.default}
+_WHOLE = {aten.mm.default: aten.matmul.default}
 
 
 class SpellOut:
@@ -44,19 +45,28 @@ class SpellOut:
         editor = ProgramEditor(program)
         declined = []
         constants = _constants(editor)
-        for node in editor.calls(*_FORMULAS, *BATCHED):
+        for node in editor.calls(*_FORMULAS, *UNUSUAL, *BATCHED):
             if node in constants or not _computes_with_floats(node):
                 continue  # what is constant is computed here, in any words
             if node.target in PRODUCTS and not constants.isdisjoint(node.all_input_nodes):
                 continue
-            if node.target in BATCHED and len(shape_of(operand(node))) == BATCHED[node.target]:
+            formula = _formula(node)
+            if formula is None:
                 continue
-            formula = as_batch(node.target) if node.target in BATCHED else _FORMULAS[node.target]
             try:
                 _write_out(editor, node, formula)
             except (NotImplementedError, RuntimeError) as error:
                 declined.append(decline(node, f"it has no other form: {error}", what=operator_name(node)))
         return outcome(editor, declined)
+
+
+def _formula(node: Node) -> Formula | None:
+    if node.target in UNUSUAL:
+        is_unusual, formula = UNUSUAL[node.target]
+        return formula if is_unusual(node) else None
+    if node.target in BATCHED:
+        return as_batch(node.target) if len(shape_of(operand(node))) < BATCHED[node.target] else None
+    return _FORMULAS[node.target]
 
 
 def _computes_with_floats(node: Node) -> bool:

@@ -86,4 +86,23 @@ COMPUTING = {
     ),
     "one mean": lambda x: F.adaptive_avg_pool2d(x[0], 1),
     "one picture enlarged": lambda x: F.conv_transpose2d(x[0], torch.ones(4, 3, 2, 2) / 4, stride=2),
+    "decibels": lambda x: 20 * torch.log10(x.abs() + 0.1),
+    "octaves": lambda x: torch.log2(x.abs() + 1),
+    "rows enlarged": lambda x: F.interpolate(x.flatten(2), scale_factor=2),
+    "rows enlarged exactly": lambda x: F.interpolate(x.flatten(2), size=50, mode="nearest-exact"),
+    "rows enlarged evenly": lambda x: F.interpolate(x.flatten(2), scale_factor=1.5, mode="linear"),
+    "rows between their ends": lambda x: F.interpolate(
+        x.flatten(2), size=50, mode="linear", align_corners=True
+    ),
+    "a scaled sum": lambda x: torch.add(x, x.relu(), alpha=0.5),
+    "a scaled difference": lambda x: torch.sub(x, x.relu(), alpha=2),
+    "quotients rounded down": lambda x: torch.div(x, 0.3, rounding_mode="floor") + x // 0.2,
+    "a steeper softplus": lambda x: F.softplus(x, 2.0),
+    "a norm of order 1": lambda x: x.norm(p=1, dim=1),
+    "a norm of order 3": lambda x: torch.linalg.vector_norm(x, 3, (2, 3), keepdim=True),
+    "the largest": lambda x: x.norm(p=float("inf"), dim=1),
+    "powers of two": torch.exp2,
+    "powers of three": lambda x: 3**x,
+    "grouped attention": lambda x: F.scaled_dot_product_attention(x, x[:, :2], x[:, 1:3], enable_gqa=True),
+    "a norm by its own statistics": lambda x: F.batch_norm(x, x.mean((0, 2, 3)), x.var((0, 2, 3))),
 }

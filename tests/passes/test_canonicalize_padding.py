@@ -45,7 +45,6 @@ def test_all_readers_are_convolutions():
     [
         lambda net, x: net.conv(F.pad(x, (0, 1, 0, 1))),
         lambda net, x: net.conv(F.pad(x, (1, 1, 1, 1), value=0.5)),
-        lambda net, x: net.conv(F.pad(x, (-1, -1, -1, -1))),
         reader_and_output,
     ],
 )
@@ -107,10 +106,24 @@ def test_padding_before_a_maximum(margins, kernel, expected):
         least_padding((3, 0, 0, 0), 3, stride=1),
         least_padding((2, 3, 2, 3), 6, stride=1),  # five copies
         least_padding((1, 1, 1, 1, 1, 1), 3),  # of channels too
-        least_padding((-1, 1, 0, 0), 3),
         Net(lambda _, x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2, 1)),
     ],
 )
 def test_padding_that_stays_before_a_maximum(net):
     program = check_pass("canonicalize-padding", net, X, rewrites=1).program  # `pad` by its other name
     assert operators(program) == ["constant_pad_nd", "max_pool2d"]
+
+
+@pytest.mark.parametrize(
+    ("pads", "expected"),
+    [
+        ((-1, -2), ["slice"]),
+        ((-1, 2, 0, -3), ["slice", "slice", "constant_pad_nd"]),
+        ((0, 0, -1, 0, 2, -1), ["slice", "slice", "constant_pad_nd"]),
+    ],
+)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_padding_by_less_than_nothing_is_a_slice(pads, expected, dynamic):
+    net = Net(lambda _, x: F.pad(x, pads, value=0.5).relu())
+    program = check_pass("canonicalize-padding", net, torch.rand(2, 4, 8, 8), dynamic_batch=dynamic).program
+    assert operators(program) == [*expected, "relu"]

@@ -4,6 +4,8 @@ from check_pass import Net, calls, check_pass, operators, reasons
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
+from edgecompile.graph_pass import run_pass
+
 X = torch.randn(2, 3, 8, 8)
 
 
@@ -82,7 +84,7 @@ def test_declines_overlapping_maxima():
 )
 def test_windows_of_one_value_are_slices(layer, dynamic):
     net = nn.Sequential(nn.ReLU(), layer)
-    program = check_pass("canonicalize-pooling", net, X, dynamic_batch=dynamic, rewrites=1).program
+    program = check_pass("canonicalize-pooling", net, X, dynamic_batch=dynamic).program
     assert set(operators(program)) == {"relu", "slice"}
 
 
@@ -102,7 +104,7 @@ def test_windows_of_one_value_side_by_side_are_nothing():
         (
             lambda x: F.avg_pool1d(x, 3, 1, 1, True, False),
             "avg_pool2d",
-            ([1, 3], [1, 1], [0, 1], True, False),
+            ([1, 3], [1, 1], [0, 1], False, False),
         ),
         (lambda x: F.adaptive_avg_pool1d(x, 4), "avg_pool2d", ([1, 16], [1, 16])),
         (lambda x: F.adaptive_avg_pool1d(x, 1), "mean", ([2, 3], True)),
@@ -119,3 +121,45 @@ def test_pooling_along_one_axis_is_pooling_of_one_row(function, operator, argume
 def test_declines_one_axis_without_batch():
     outcome = check_pass("canonicalize-pooling", Net(lambda _, x: F.max_pool1d(x[0, 0], 2)), X, rewrites=0)
     assert "no batch dimension" in reasons(outcome)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "factor"),
+    [
+        ({"kernel_size": 2, "divisor_override": 1}, 4.0),
+        ({"kernel_size": (3, 2), "stride": 1, "padding": (1, 0), "divisor_override": 5}, 1.2),
+        ({"kernel_size": 3, "padding": 1, "count_include_pad": False, "divisor_override": 9}, None),
+        ({"kernel_size": 3, "stride": 2, "ceil_mode": True, "divisor_override": 2}, 4.5),
+        ({"kernel_size": 3, "stride": 3, "padding": 1, "ceil_mode": True, "divisor_override": 3}, 3.0),
+    ],
+)
+def test_a_divisor_is_a_factor(arguments, factor):
+    """Of windows that reach beyond the end too, where they are filled up with zeros."""
+    net = Net(lambda _, x: F.avg_pool2d(x, **arguments))
+    program = check_pass("canonicalize-pooling", net, torch.rand(2, 3, 8, 8), rewrites=1).program
+    assert [call[1] for call in calls(program, "mul")] == ([] if factor is None else [pytest.approx(factor)])
+    assert all(len(call) < 7 for call in calls(program, "avg_pool2d"))
+
+
+@pytest.mark.parametrize("counts", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [(3, 2, 0), (3, 2, 1), (2, 3, 1), ((2, 3), (1, 2), (1, 1)), (4, 3, 2)]
+)
+def test_windows_beyond_the_end_are_padded_and_scaled(kernel, stride, padding, counts):
+    net = Net(lambda _, x: F.avg_pool2d(x, kernel, stride, padding, True, counts))
+    for size in (7, 8, 9):
+        program = check_pass("canonicalize-pooling", net, torch.rand(2, 3, size, size), rewrites=1).program
+        assert all(len(call) < 5 or not call[4] for call in calls(program, "avg_pool2d"))
+
+
+def test_windows_that_end_with_the_input_are_left_as_they_are():
+    net = Net(lambda _, x: F.avg_pool2d(x, 2, ceil_mode=True))
+    assert operators(check_pass("canonicalize-pooling", net, X, rewrites=1).program) == ["avg_pool2d"]
+
+
+def test_declines_windows_beyond_a_dynamic_end():
+    module = Net(lambda _, x: F.avg_pool2d(x, 2, 1, ceil_mode=True))
+    shapes = ({2: torch.export.Dim("height", min=4, max=32)},)
+    exported = torch.export.export(module, (X,), dynamic_shapes=shapes)
+    outcome = run_pass("canonicalize-pooling", exported)
+    assert reasons(outcome) == "its windows may reach beyond the end of a dynamic size"

@@ -29,6 +29,13 @@ WRITTEN = {
     "mish": [lambda x: x * torch.tanh(F.softplus(x))],
     "sigmoid": [lambda x: 1 / (1 + torch.exp(-x))],
     "hardtanh": [lambda x: F.relu(x).clamp_max(6)],
+    "relu": [lambda x: torch.where(x > 0, x, 0.0), lambda x: torch.where(x <= 0, 0.0, x)],
+    "leaky_relu": [
+        lambda x: torch.where(x >= 0, x, x * 0.1),
+        lambda x: torch.where(x < 0, 0.3 * x, x),
+        lambda x: torch.maximum(x, x * 0.05),
+        lambda x: torch.max(x / 8, x),
+    ],
 }
 
 
@@ -57,6 +64,9 @@ def test_which_gelu_it_is():
         lambda x: x * torch.sigmoid(x.flip(-1)),
         lambda x: x[:, :1] * torch.sigmoid(x),
         lambda x: (x * 0.5).relu() + 1,
+        lambda x: torch.where(x > 0.5, x, 0.0),
+        lambda x: torch.where(x > 0, 2 * x, 0.0),
+        lambda x: torch.maximum(x, -x),
     ],
 )
 def test_other_functions_stay(function):
@@ -70,3 +80,9 @@ def test_declines_parts_that_are_read_elsewhere():
 
     program = check_pass("recognize-activations", Net(function), X, rewrites=0).program
     assert calls(program, "sigmoid")
+
+
+def test_the_slope_of_a_leaky_relu():
+    net = Net(lambda _, x: torch.where(x > 0, x, 0.1 * x))
+    program = check_pass("recognize-activations", net, X, rewrites=1).program
+    assert calls(program, "leaky_relu")[0][1:] == (0.1,)
