@@ -177,7 +177,7 @@ def _computed_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *stati
     def beside(value: Tensor) -> Tensor:
         return value.reshape(-1, *[1] * (x.dim() - 2))
 
-    normed = (x - beside(mean)) * (beside(variance) + eps).rsqrt()
+    normed: Tensor = (x - beside(mean)) * (beside(variance) + eps).rsqrt()
     scaled = normed if weight is None else normed * beside(weight)
     return scaled if bias is None else scaled + beside(bias)
 

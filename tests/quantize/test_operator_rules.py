@@ -138,7 +138,7 @@ def test_every_engine_computes_it(name):
     assert checked.emitted["pte"].delegates == {"xnnpack": 1}
 
 
-# What XNNPACK has no kernel for, beside quantized layers, and what of it runs outside the delegate.
+# What reads quantized values in several ways, and what of it runs outside the delegate.
 OUTSIDE = {
     "a convolution with computed weights": (
         {"aten::convolution"},
@@ -151,6 +151,10 @@ OUTSIDE = {
     "a choice that reads a picture twice": (
         {"aten::scalar_tensor", "aten::le", "aten::where"},
         F.hardshrink,
+    ),
+    "attention that reads a picture in two orders": (
+        set(),
+        lambda h: F.scaled_dot_product_attention(h, h, h),
     ),
     "the largest": ({"aten::topk"}, lambda h: h.topk(4, 1)[0]),
 }
