@@ -24,6 +24,10 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "leaky relu": lambda x: F.leaky_relu(x, 0.1),
     "clamp": lambda x: x.clamp(-0.5, 0.75),
     "mish": F.mish,
+    "selu": F.selu,
+    "celu": lambda x: F.celu(x, 0.5),
+    "log sigmoid": F.logsigmoid,
+    "softplus": F.softplus,
 }
 # What changes a picture, (N, C, H, W), without weights; C and H and W are even.
 MOVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -70,7 +74,19 @@ MOVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "overlapping means": lambda x: F.adaptive_avg_pool2d(x, 3),
     "assigned": lambda x: x.slice_scatter(x[:, :1].tanh(), 1, 1, 2),
     "probabilities beside": lambda x: torch.cat([x.sigmoid(), x], 1),
-    "a choice": lambda x: torch.where(x > 0, x, 0.1 * x),
+    "a choice": lambda x: torch.where(x > 0, x * x, 0.1 * x),  # which no activation is
+    "attention with itself": lambda x: F.scaled_dot_product_attention(x, x, x),
+    "means beyond the end": lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
+    "sums of windows": lambda x: F.avg_pool2d(x, 2, 1, divisor_override=2),
+    "a computed kernel": lambda x: F.conv2d(x, x[:, :, :3, :3].tanh().expand(2, -1, -1, -1), padding=1),
+    "standardized": lambda x: (x - x.mean((2, 3), True)) / (x.std((2, 3), keepdim=True) + 0.1),
+    "likeness": lambda x: x * F.cosine_similarity(x, x.flip(1), dim=1).unsqueeze(1),
+    "by its logarithm": lambda x: x - x.logsumexp(1, keepdim=True),
+    "turned": lambda x: torch.rot90(x, 1, (2, 3)),
+    "cropped": lambda x: F.pad(x, (-1, 1, 1, -1)),
+    "one minus": lambda x: 1 - x,
+    "rows enlarged": lambda x: F.interpolate(x.flatten(1, 2), scale_factor=2).unflatten(1, x.shape[1:3]),
+    "shrunk": lambda x: F.softshrink(x, 0.1),
     "channels apart": lambda x: torch.stack([x[:, 0], x[:, 1]], 1),
 }
 BINARY: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
