@@ -121,7 +121,8 @@ def _cosine(x: Tensor, y: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
 def _pairwise_distance(
     x: Tensor, y: Tensor, p: float = 2, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
-    distance: Tensor = torch.linalg.vector_norm(x - y + eps, p, -1, keepdim)
+    apart = x - y + eps if eps else x - y
+    distance: Tensor = torch.linalg.vector_norm(apart, p, -1, keepdim)
     return distance
 
 
@@ -218,7 +219,10 @@ MOVES: dict[Any, Formula] = {
         "hsplit.int hsplit.array vsplit.int vsplit.array dsplit.int dsplit.array tensor_split.sections "
         "tensor_split.indices hstack.default vstack.default dstack.default row_stack.default "
         "column_stack.default concat.default concatenate.default flipud.default fliplr.default tile.default "
-        "atleast_1d.default atleast_2d.default atleast_3d.default meshgrid.default meshgrid.indexing"
+        "atleast_1d.default atleast_2d.default atleast_3d.default meshgrid.default meshgrid.indexing "
+        "multiply.Tensor multiply.Scalar divide.Tensor divide.Scalar true_divide.Tensor true_divide.Scalar "
+        "subtract.Tensor subtract.Scalar negative.default absolute.default clip.default clip.Tensor "
+        "arctan2.default special_expit.default"
     ),
     aten.rot90.default: _turned,
 }
@@ -236,11 +240,8 @@ PRODUCTS: dict[Any, Formula] = {
 
 FORMULAS: dict[Any, Formula] = {
     **_parts(
-        "multiply.Tensor multiply.Scalar divide.Tensor divide.Scalar true_divide.Tensor true_divide.Scalar "
-        "subtract.Tensor subtract.Scalar negative.default absolute.default clip.default clip.Tensor "
-        "arctan2.default special_expit.default tensordot.default inner.default outer.default ger.default "
-        "kron.default linalg_multi_dot.default chain_matmul.default linalg_matmul.default diff.default "
-        "linalg_norm.default linalg_norm.ord_str"
+        "tensordot.default inner.default outer.default ger.default kron.default linalg_multi_dot.default "
+        "chain_matmul.default linalg_matmul.default diff.default linalg_norm.default linalg_norm.ord_str"
     ),
     aten.dot.default: lambda x, y: (x * y).sum(),
     aten.vdot.default: lambda x, y: (x * y).sum(),

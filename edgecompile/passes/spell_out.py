@@ -16,6 +16,7 @@ from edgecompile.decline import decline
 from edgecompile.graph_edit import ProgramEditor, operand, operator_name, shape_of
 from edgecompile.graph_pass import PassOutcome, outcome
 from edgecompile.spelled_out import BATCHED, FORMULAS, MOVES, PRODUCTS, UNUSUAL, Formula, as_batch
+from edgecompile.user_code import first_line
 
 aten = torch.ops.aten
 _FORMULAS = FORMULAS | PRODUCTS | MOVES
@@ -56,7 +57,9 @@ class SpellOut:
             try:
                 _write_out(editor, node, formula)
             except (NotImplementedError, RuntimeError) as error:
-                declined.append(decline(node, f"it has no other form: {error}", what=operator_name(node)))
+                declined.append(
+                    decline(node, f"it has no other form: {first_line(error)}", what=operator_name(node))
+                )
         return outcome(editor, declined)
 
 
