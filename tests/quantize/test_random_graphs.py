@@ -28,7 +28,7 @@ FOUND: dict[str, list[Step]] = {
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(program=steps, seed=st.integers(0, 3))
 def test_every_engine_computes_random_networks(program, seed):
-    # Squares of squares leave what was calibrated; a reference that is wrong is no more than noise.
+    # A reference that is wrong is no more than noise.
     check_every_engine(RandomNet(program, seed), 1, 3, 8, 8, least_db=1)
 
 
