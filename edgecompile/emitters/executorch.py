@@ -30,6 +30,7 @@ from edgecompile.emitters._outside_delegate import (
     partitioner_reasons,
     schema_name,
 )
+from edgecompile.emitters._own_dequantize import with_own_dequantize
 from edgecompile.emitters._xnnpack_forms import in_delegate_forms
 from edgecompile.emitters._xnnpack_passes import only_useful_passes
 from edgecompile.emitters._xnnpack_prelu import prelu_on_pictures
@@ -155,7 +156,7 @@ def _lowered(edge: EdgeProgramManager, program: QuantizedProgram) -> ExecutorchP
 
 def _prepared(program: QuantizedProgram) -> tuple[ExportedProgram, tuple[Declined, ...], list[Any] | None]:
     """Return what is lowered, what of it is stored in float, and the partitioner's rules if not the stock."""
-    exported = in_delegate_forms(prelu_on_pictures(program.exported))
+    exported = with_own_dequantize(in_delegate_forms(prelu_on_pictures(program.exported)))
     if program.precision != "int8-weights":
         return exported, (), None
     exported, in_float = for_float_activations(exported)

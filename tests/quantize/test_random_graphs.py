@@ -14,6 +14,12 @@ FOUND: dict[str, list[Step]] = {
     "the delegate gave out what it had turned": [Step("move", "max pool"), Step("move", "a choice")],
     "a kernel took tokens for a picture": [Step("mlp"), Step("move", "average pool without padding")],
     "another kernel took them so": [Step("mlp"), Step("move", "nearest")],
+    "an operator in float read integers": [
+        Step("activation", "celu"),
+        Step("conv", "", (1, 1, 1, True, False)),
+        Step("binary", "sub", (4,)),
+        Step("conv", "", (2, 1, 1, True, False)),
+    ],
     "a constant mask lost what it masks whole": [Step("masked attention")],
     "layers with equal weights": [
         Step("move", "means"),
