@@ -21,6 +21,7 @@ from torchao.quantization.pt2e.quantizer import (
 from edgecompile.program import Reason
 from edgecompile.quantize.layers import BOUNDED, CLAMPS, WEIGHTED
 from edgecompile.quantize.observers import ActivationBounds, activation_observer, weight_observer
+from edgecompile.quantize.share_directly import share_directly
 from edgecompile.target import QuantizationSettings
 
 aten = torch.ops.aten
@@ -85,6 +86,7 @@ class EdgeQuantizer(Quantizer):  # type: ignore[misc]  # torchao is not typed
                 reason = rule(self, node)
             if reason:
                 self.declined[node.name] = reason
+        share_directly(model.graph, _KEY)
         return model
 
     def validate(self, model: GraphModule) -> None:

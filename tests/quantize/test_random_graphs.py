@@ -20,6 +20,16 @@ FOUND: dict[str, list[Step]] = {
         Step("binary", "sub", (4,)),
         Step("conv", "", (2, 1, 1, True, False)),
     ],
+    "shared scales were looked for in a circle": [
+        Step("activation", "selu"),
+        Step("binary", "cat", (4,)),
+        Step("move", "halves"),
+        Step("binary", "cat", (2,)),
+        Step("conv", "", (4, 3, 1, False, False)),
+        Step("move", "halves"),
+        Step("lstm"),
+        Step("binary", "cat", (4,)),
+    ],
     "a constant mask lost what it masks whole": [Step("masked attention")],
     "layers with equal weights": [
         Step("move", "means"),
