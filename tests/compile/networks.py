@@ -69,7 +69,7 @@ class Block(nn.Module):
 
 
 class Sums(nn.Module):
-    """Running sums between linear layers, and a power whose exponent is no square: outside the delegate."""
+    """Running sums between linear layers, and a power of many factors: outside the delegate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class Sums(nn.Module):
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         x = functional.relu(self.first(rows)).cumsum(1)
         x = functional.relu(self.second(x)).cumsum(1)
-        return self.last((x + 1).pow(0.3))
+        return self.last((x * 0.01 + 1).pow(9))
 
 
 class Outlier(nn.Module):

@@ -142,5 +142,16 @@ def test_a_program_with_another_dynamic_size_is_kept(tmp_path):
     assert inputs_of(again) == inputs_of(program.exported)
     assert again.module(check_guards=False)(torch.rand(1, 40, 4)).shape == (1, 40, 4)
     height = torch.export.Dim("height", min=2, max=64)
-    derived = torch.export.export(module, (torch.rand(1, 8, 4),), dynamic_shapes=({1: 2 * height},))
+    in_steps = torch.export.export(module, (torch.rand(1, 8, 4),), dynamic_shapes=({1: 2 * height},))
+    program = replace(captured, exported=ProgramEditor(in_steps).finish())
+    again = round_trip(Captured(), program, tmp_path / "in_steps").exported
+    assert inputs_of(again) == inputs_of(program.exported) and inputs_of(again)[0].dynamic[0].step == 2
+    derived = torch.export.export(
+        Twice(), (torch.rand(1, 8, 4), torch.rand(1, 16, 4)), dynamic_shapes=({1: height}, {1: 2 * height})
+    )
     assert not Captured().can_keep(replace(captured, exported=derived))
+
+
+class Twice(torch.nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, x], 1) + y

@@ -18,6 +18,7 @@ from edgecompile.emitters import executorch as emitter
 from edgecompile.emitters import onnx as onnx_emitter
 from edgecompile.emitters._deferred_code import deferred_code
 from edgecompile.emitters._edge_dialect import edge_program
+from edgecompile.emitters._own_dequantize import with_own_dequantize
 from edgecompile.emitters._xnnpack_forms import in_delegate_forms
 from edgecompile.emitters.onnx import Onnx
 from edgecompile.engines.executorch import Executorch
@@ -168,7 +169,7 @@ def stock_bytes(program: QuantizedProgram, *, alloc_graph_input: bool = True) ->
     with warnings.catch_warnings(), contextlib.redirect_stderr(None):
         warnings.simplefilter("ignore")
         edge = to_edge_transform_and_lower(
-            in_delegate_forms(program.exported),
+            with_own_dequantize(in_delegate_forms(program.exported)),
             partitioner=[XnnpackPartitioner()],
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
