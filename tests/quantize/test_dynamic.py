@@ -78,7 +78,7 @@ def test_what_stays_in_float_says_why():
     assert rows == [
         ("conv2d (conv2d)", "only linear layers are quantized at run time"),
         ("matmul (matmul)", "both its operands are computed at run time"),
-        ("linear (linear_1)", "its weight is computed, not constant"),
+        ("matmul (matmul_default)", "both its operands are computed at run time"),
         ("matmul (matmul_1)", "both its operands are computed at run time"),
     ]
 
