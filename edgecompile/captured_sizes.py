@@ -106,9 +106,7 @@ def _fitting(size: WantedSize, symbol: Any, guards: Sequence[Any]) -> WantedSize
         wrong = [not all(_is_true(guard, {symbol: count}) for guard in guards) for count in counts]
         first = wrong.index(False) if False in wrong else len(wrong)
         if len(counts) - first > 1 and not any(wrong[first:]):
-            step = size.step * times
-            most = (size.maximum or 0) // step * step
-            return replace(size, minimum=counts[first] * size.step, maximum=most, step=step)
+            return _in_steps(replace(size, minimum=counts[first] * size.step), size.step * times)
     return None
 
 

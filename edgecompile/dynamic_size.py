@@ -53,8 +53,7 @@ class DynamicSize:
     @property
     def bounds(self) -> str:
         """The bounds for a reader."""
-        steps = f" in steps of {self.step}" if self.step > 1 else ""
-        return f"{self.minimum} to {'any' if self.maximum is None else self.maximum}{steps}"
+        return bounds_text(self.minimum, self.maximum, self.step)
 
     def admits(self, size: int) -> bool:
         """Tell whether it may be so long."""
@@ -157,6 +156,12 @@ def sizes_that_differ(
         for size in sizes:
             found.setdefault(size.name, []).append(shape[size.axis])
     return next(((name, lengths) for name, lengths in found.items() if len(set(lengths)) > 1), None)
+
+
+def bounds_text(minimum: int, maximum: int | None, step: int) -> str:
+    """Return bounds for a reader: `64 to 512 in steps of 32`; `any` without a largest size."""
+    steps = f" in steps of {step}" if step > 1 else ""
+    return f"{minimum} to {'any' if maximum is None else maximum}{steps}"
 
 
 def shape_text(shape: Sequence[int | None], dynamic: Sequence[DynamicSize] = ()) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edgecompile.dynamic_size import bounds_text
 from edgecompile.printable import printable
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ def sizes_text(sizes: Sequence[NamedSize]) -> str:
     """Return one line for each size."""
     rows = ["dynamic sizes"]
     for size in sizes:
-        most = "any" if size.maximum is None else size.maximum
+        bounds = bounds_text(size.minimum, size.maximum, size.step)
         # A manifest comes from anywhere: its names must not steer the terminal.
-        bounds = f"{size.minimum} to {most}" + (f" in steps of {size.step}" if size.step > 1 else "")
         rows.append(printable(f"  {size.name}: {bounds} ({', '.join(size.axes)})"))
     return "\n".join(rows) + "\n"

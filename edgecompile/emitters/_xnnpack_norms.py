@@ -21,21 +21,22 @@ aten = torch.ops.aten
 def layer_norm(editor: ProgramEditor, node: Node) -> Node | None:
     """Compute (x - mean) * rsqrt(mean((x - mean)^2) + eps) * weight + bias (Ba et al. 2016)."""
     _, shape, weight, bias, eps = _arguments(node, [None, None, 1e-5])
-    return _over_last_axes(editor, node, shape, _standardized, eps, weight, bias)
+    return _over_last_axes(editor, node, shape, _standardized, eps=eps, weight=weight, bias=bias)
 
 
 def rms_norm(editor: ProgramEditor, node: Node) -> Node | None:
     """Compute x * rsqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019)."""
     _, shape, weight, eps = _arguments(node, [None, None])
     eps = torch.finfo(torch.float32).eps if eps is None else eps
-    return _over_last_axes(editor, node, shape, _over_rms, eps, weight, None)
+    return _over_last_axes(editor, node, shape, _over_rms, eps=eps, weight=weight, bias=None)
 
 
-def _over_last_axes(  # noqa: PLR0917
+def _over_last_axes(
     editor: ProgramEditor,
     node: Node,
     shape: Sequence[int],
     normed: Callable[[ProgramEditor, Node, Node, Sequence[int], float], Node | None],
+    *,
     eps: float,
     weight: Node | None,
     bias: Node | None,

@@ -47,9 +47,9 @@ class FoldScales:
         editor = ProgramEditor(program)
         declined = []
         for node in editor.calls(*_ARITHMETIC):
-            source = next((item for item in node.all_input_nodes if _layer_before(item) is not None), None)
-            layer = None if source is None else _layer_before(source)
-            if source is None or layer is None:
+            found = ((item, _layer_before(item)) for item in node.all_input_nodes)
+            source, layer = next((pair for pair in found if pair[1] is not None), (node, None))
+            if layer is None:
                 continue
             values = (
                 _by_feature(editor, node, layer)
